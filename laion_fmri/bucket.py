@@ -1,0 +1,132 @@
+"""Unsigned listings of the bucket. The only module that talks to the network itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from laion_fmri import dataset
+from laion_fmri.errors import BucketError
+
+
+class ListedObject(NamedTuple):
+    """One object of a listing: its key, size in bytes, ETag without quotes, and time of change."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A public bucket: its name, region, and the endpoint of a stand-in for S3 if there is one."""
+
+    name: str
+    region: str
+    endpoint_url: str | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Bucket:
+        """Take each setting from `config`, else from our own environment, else the published one.
+
+        The user's AWS settings are not asked: a campus store in ``AWS_ENDPOINT_URL`` or a profile
+        that does not exist has nothing to do with this bucket.
+        """
+        return cls(
+            config.get("bucket") or os.environ.get("LAION_FMRI_BUCKET") or dataset.BUCKET,
+            config.get("region") or dataset.REGION,
+            config.get("endpoint_url") or os.environ.get("LAION_FMRI_ENDPOINT_URL") or None,
+        )
+
+    def __str__(self) -> str:
+        where = f" at {self.endpoint_url}" if self.endpoint_url else f" ({self.region})"
+        return f"s3://{self.name}{where}"
+
+    def aws_options(self) -> list[str]:
+        """Return the options that point ``aws s3`` at this bucket, anonymously.
+
+        The endpoint goes on the command line: older versions ignore its environment variable and
+        would call the real service.
+        """
+        endpoint = ["--endpoint-url", self.endpoint_url] if self.endpoint_url else []
+        return ["--no-sign-request", "--region", self.region, *endpoint]
+
+    def list_objects(self, prefix: str, *, deep: bool = True) -> Iterator[ListedObject]:
+        """List the objects under `prefix`, or with ``deep=False`` those directly in it.
+
+        Folder markers (keys that end in ``/``) are left out: they are no files.
+
+        Raises
+        ------
+        BucketError
+            If the bucket cannot be reached, does not exist, or refuses the listing.
+        """
+        for page in self._pages(prefix, deep):
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):
+                    yield ListedObject(
+                        item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"]
+                    )
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """List the names of the folders directly under `prefix`, sorted."""
+        return sorted(
+            folder["Prefix"][len(prefix) : -1]
+            for page in self._pages(prefix, deep=False)
+            for folder in page.get("CommonPrefixes", ())
+        )
+
+    def _pages(self, prefix: str, deep: bool) -> Iterator[dict[str, Any]]:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
+
+        where = {"Bucket": self.name, "Prefix": prefix} | ({} if deep else {"Delimiter": "/"})
+        try:
+            yield from _client(self.region, self.endpoint_url).get_paginator(
+                "list_objects_v2"
+            ).paginate(**where)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "unknown error")
+            raise BucketError(
+                f"{self} refuses to be listed ({code}); check the bucket's name and the endpoint"
+            ) from error
+        except (BotoCoreError, ResponseParserError, ValueError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise BucketError(
+                f"{self} cannot be listed: {reason}; check the connection and the endpoint"
+            ) from error
+
+
+@lru_cache(maxsize=8)  # making a client takes longer than listing a session
+def _client(region: str, endpoint_url: str | None) -> Any:
+    import boto3
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    # A session without the user's profile and files: either can break an unsigned listing.
+    nowhere = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    session = boto3.Session(botocore_session=botocore.session.Session(session_vars=nowhere))
+    return session.client(
+        "s3",
+        region_name=region,
+        endpoint_url=endpoint_url,
+        config=Config(
+            signature_version=UNSIGNED,
+            ignore_configured_endpoint_urls=True,
+            retries={"mode": "standard", "total_max_attempts": 5},
+            connect_timeout=10,  # seconds
+            read_timeout=30,  # seconds
+            max_pool_connections=16,
+            s3={"addressing_style": "path"} if endpoint_url else None,
+        ),
+    )

@@ -1,0 +1,188 @@
+"""Settings: the data directory (argument > environment > saved choice) and the configuration.
+
+The drop-in functions :func:`dataset_initialize` and :func:`get_data_dir` live here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from laion_fmri.errors import ConfigError, DataDirError, DataDirNotSetError
+
+#: Our own state inside a data directory; everything else there is a plain mirror of the bucket.
+STATE_DIR = ".laion_fmri"
+
+StrPath = str | os.PathLike[str]
+
+
+def dataset_initialize(data_dir: StrPath) -> Path:
+    """Choose `data_dir` for this and later sessions; create it if its parent exists.
+
+    Returns
+    -------
+    pathlib.Path
+        The absolute path that was saved.
+
+    Raises
+    ------
+    DataDirError
+        If the parent does not exist, or the path is no directory.
+    """
+    path = make_data_dir(Path(data_dir).expanduser().absolute())
+    file = _saved_choice_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps({"data_dir": str(path)}, indent=2) + "\n")
+    return path
+
+
+def get_data_dir(data_dir: StrPath | None = None) -> Path:
+    """Return the data directory: `data_dir`, else ``$LAION_FMRI_DATA_DIR``, else the saved choice.
+
+    Raises
+    ------
+    DataDirNotSetError
+        If none of the three is there.
+    """
+    return find_data_dir(data_dir)[0]
+
+
+def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
+    """Return the absolute data directory and where the choice comes from, in words."""
+    if data_dir is not None:
+        if not os.fspath(data_dir):
+            raise DataDirError("the data directory is an empty string; name a directory")
+        return Path(data_dir).expanduser().absolute(), "given"
+    if from_environment := os.environ.get("LAION_FMRI_DATA_DIR"):
+        return (
+            Path(from_environment).expanduser().absolute(),
+            "from the environment variable LAION_FMRI_DATA_DIR",
+        )
+    file = _saved_choice_file()
+    try:
+        return Path(json.loads(file.read_text())["data_dir"]), f"saved in {file}"
+    except FileNotFoundError:
+        raise DataDirNotSetError(
+            "no data directory is chosen; run 'laion-fmri config --data-dir DIR', set "
+            "LAION_FMRI_DATA_DIR, or pass data_dir"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataDirNotSetError(
+            f"the saved choice in {file} cannot be read ({error!r}); run 'laion-fmri config "
+            "--data-dir DIR' to write it anew"
+        ) from None
+
+
+def make_data_dir(path: Path) -> Path:
+    """Create the directory `path` if it is missing and its parent exists; return it."""
+    try:
+        path.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise DataDirError(
+            f"{path.parent} does not exist; create it first, or choose another data directory"
+        ) from None
+    except OSError as error:
+        raise DataDirError(f"cannot create the data directory {path}: {error.strerror}") from None
+    return path
+
+
+def check_data_dir(path: Path) -> None:
+    """Refuse a data directory that is missing, or that is empty and cannot be written.
+
+    A read-only directory that holds files is let through: what was fetched there may be complete.
+
+    Raises
+    ------
+    DataDirError
+    """
+    if not path.exists():
+        raise DataDirError(
+            f"the data directory {path} does not exist; create it with 'laion-fmri config "
+            f"--data-dir {path}' or mkdir, or choose another"
+        )
+    if not path.is_dir():
+        raise DataDirError(f"the data directory {path} is a file; choose a directory")
+    try:
+        usable = is_writable(path) or any(path.iterdir())
+    except OSError:
+        usable = False
+    if not usable:
+        raise not_writable(path)
+
+
+def is_writable(path: Path) -> bool:
+    """Whether files can be created in the directory `path`."""
+    return os.access(path, os.W_OK | os.X_OK)
+
+
+def not_writable(path: Path) -> DataDirError:
+    """Return the error for a data directory that cannot be written."""
+    return DataDirError(
+        f"the data directory {path} is not writable; change its permissions or choose another"
+    )
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write `text` to `file` so that a reader sees the old or the new content, never a part."""
+    scratch = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    scratch.write_text(text)
+    scratch.replace(file)
+
+
+def validate_config(config: dict[str, Any], schema_file: StrPath) -> None:
+    """Check the workflow's `config` against its schema, and fill in the defaults, in place.
+
+    Raises
+    ------
+    ConfigError
+        One line a problem: the key, its value, what was expected, and what to write instead.
+    """
+    import jsonschema
+    import yaml
+
+    schema = yaml.safe_load(Path(schema_file).read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    problems = sorted(validator.iter_errors(config), key=lambda problem: list(problem.path))
+    if problems:
+        raise ConfigError("; ".join(map(_explain_problem, problems)))
+    for name, rule in schema["properties"].items():
+        if "default" in rule:
+            config.setdefault(name, rule["default"])
+
+
+def _explain_problem(problem: Any) -> str:
+    if problem.validator == "required":
+        return f"the configuration lacks 'subject': {problem.schema['properties']['subject']['description']}"
+    if problem.validator == "additionalProperties":
+        return f"the configuration has an unknown key: {problem.message}"
+    name, value = problem.path[0], problem.instance
+    odd = next((v for v in value if not isinstance(v, str)), value) if _is_list(value) else value
+    if isinstance(odd, (int, float)) and "string" in str(problem.schema):
+        # YAML has made a number of it, so 01 has become 1 and 010 has become 8.
+        return f"{name}: {odd!r} is not a string; quote it, such as {name}: \"01\""
+    expected = problem.schema.get("description", problem.message)
+    return f"{name}: {value!r} is not valid; expected: {expected}"
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value)
+
+
+def _saved_choice_file() -> Path:
+    # Unix on every system: the contract names $XDG_CONFIG_HOME, on macOS as well.
+    from platformdirs.unix import Unix
+
+    return Unix("laion_fmri").user_config_path / "config.json"
+
+
+def state_dir(data_dir: StrPath) -> Path:
+    """Return the folder of our own state inside `data_dir`."""
+    return Path(data_dir) / STATE_DIR
+
+
+def clean_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` without the settings that are None: those stand for the default."""
+    return {name: value for name, value in config.items() if value is not None}

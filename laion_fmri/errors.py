@@ -1,0 +1,85 @@
+"""Every error and warning that a user can meet.
+
+All errors share the base :class:`LaionFmriError`, so one ``except`` catches them; each is also the
+builtin that fits. A message is one line: what is wrong, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class LaionFmriError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class DataDirNotSetError(LaionFmriError, RuntimeError):
+    """No data directory was given, set in the environment, or saved."""
+
+
+class DataDirError(LaionFmriError, OSError):
+    """The data directory is missing, is no directory, or cannot be written."""
+
+
+class SubjectNotFoundError(LaionFmriError, ValueError):
+    """The subject is not one of the bucket's; the message lists those that are."""
+
+
+class SelectionError(LaionFmriError, ValueError):
+    """The filters select nothing, or one of them is malformed."""
+
+
+class ConfigError(LaionFmriError, ValueError):
+    """A workflow configuration that the schema refuses."""
+
+
+class BucketError(LaionFmriError, OSError):
+    """The bucket cannot be reached or refuses to be listed."""
+
+
+class AwsNotFoundError(LaionFmriError, FileNotFoundError):
+    """The AWS command line interface is not installed or not found."""
+
+
+class LicenseNotAcceptedError(LaionFmriError, PermissionError):
+    """Stimuli were asked for, and their licence has not been accepted for this data directory."""
+
+
+class MissingDependencyError(LaionFmriError, ImportError):
+    """An optional part of the package needs an extra that is not installed."""
+
+
+class WorkflowFailedError(LaionFmriError, RuntimeError):
+    """Snakemake stopped before it could start fetching."""
+
+
+class DownloadError(LaionFmriError, RuntimeError):
+    """Some files could not be fetched; everything else is in place.
+
+    Attributes
+    ----------
+    report : pandas.DataFrame
+        The whole report of the run: the key table with the columns ``outcome`` and ``reason``.
+    """
+
+    def __init__(self, message: str, report: pd.DataFrame) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions pickle by their args alone, which would lose the report in a process pool.
+        return type(self), (str(self), self.report)
+
+
+class SelectionWarning(UserWarning):
+    """The selection goes on, but part of what was asked for cannot be had as written."""
+
+
+def list_some(values: Sequence[str], limit: int = 12) -> str:
+    """Join `values` for a message, at most `limit` of them, and count the rest."""
+    shown = ", ".join(values[:limit])
+    return f"{shown}, ... ({len(values) - limit} more)" if len(values) > limit else shown

@@ -1,0 +1,273 @@
+"""The key table: list the bucket, parse each key, keep what is selected, compare with the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from laion_fmri import dataset
+from laion_fmri.bids import Parsed, parse_key
+from laion_fmri.bucket import Bucket, ListedObject
+from laion_fmri.config import StrPath, get_data_dir
+from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
+from laion_fmri.filters import AVERAGES, Selection, explain_unmatched
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("laion_fmri")
+
+Status = Literal["missing", "partial", "complete"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+class Row(NamedTuple):
+    """One row of the key table; the columns are those of :func:`key_table`."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+    sub: str | None
+    ses: str | None
+    task: str | None
+    space: str | None
+    desc: str | None
+    stat: str | None
+    suffix: str | None
+    extension: str | None
+    path: str
+    status: Status
+
+
+@dataclass
+class Table:
+    """The rows of a selection, sorted by key, and what there is to say about them."""
+
+    rows: list[Row]
+    #: Every key of the walked trees, selected or not: the listing that a plan is checked against.
+    listed: list[str] = field(default_factory=list)
+    #: What the user should know: values that match nothing, held-out sessions by name.
+    warnings: list[str] = field(default_factory=list)
+    #: What is worth saying once, such as what is held out of every selection.
+    notes: list[str] = field(default_factory=list)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a DataFrame with the columns of :func:`key_table`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=list(Row._fields))
+
+    def incomplete(self) -> list[Row]:
+        """Return the rows whose file is missing or partial."""
+        return [row for row in self.rows if row.status != "complete"]
+
+    def announce(self) -> None:
+        """Issue the warnings as Python warnings, and log the notes."""
+        for text in self.warnings:
+            warnings.warn(text, SelectionWarning, stacklevel=3)
+        for text in self.notes:
+            logger.info(text)
+
+
+def key_table(
+    subject: str | Iterable[str],
+    *,
+    ses: str | Iterable[str] | None = None,
+    task: str | Iterable[str] | None = None,
+    space: str | Iterable[str] | None = None,
+    desc: str | Iterable[str] | None = None,
+    stat: str | Iterable[str] | None = None,
+    suffix: str | Iterable[str] | None = None,
+    extension: str | Iterable[str] | None = None,
+    include_stimuli: bool = False,
+    data_dir: StrPath | None = None,
+) -> pd.DataFrame:
+    """List the bucket and return one row per selected object, sorted by key.
+
+    Parameters
+    ----------
+    subject : str or list of str
+        ``"sub-03"``, ``"03"``, a list of them, or ``"all"``.
+    ses, task, space, desc, stat, suffix, extension : str or list of str, optional
+        Filters. The values of one are alternatives; all filters have to pass. A bare value and a
+        full token (``"01"``, ``"ses-01"``) are the same. A key that does not carry the entity
+        passes, except for `ses`: there, ``"averages"`` selects the keys without a session. Naming
+        a session brings along the mean-R2 map of each subject, whatever the other filters say.
+    include_stimuli : bool
+        Whether to add all of ``stimuli/``; the filters do not thin it.
+    data_dir : path, optional
+        Where the files are or will be; the chosen data directory by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``key``, ``size`` (bytes), ``etag``, ``last_modified`` (UTC), ``sub``, ``ses``,
+        ``task``, ``space``, ``desc``, ``stat``, ``suffix``, ``extension`` (bare values, missing
+        where the key does not carry them), ``path`` (local), and ``status``: ``missing``,
+        ``partial`` (there, but not of the bucket's size) or ``complete``.
+
+    Raises
+    ------
+    SubjectNotFoundError, TypeError
+        If a subject is unknown or malformed.
+    SelectionError
+        If the filters select nothing.
+    BucketError
+        If the bucket cannot be listed.
+    DataDirNotSetError
+        If no data directory is given or chosen.
+
+    Warns
+    -----
+    SelectionWarning
+        If a filter value matches nothing, or names a held-out session.
+    """
+    config = {name: value for name, value in locals().items() if name != "data_dir"}
+    selection = Selection.from_config(config)
+    table = find_keys(selection, Bucket.from_config({}), get_data_dir(data_dir))
+    table.announce()
+    return table.to_frame()
+
+
+def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
+    """List what `selection` walks, once, and return its table; see :func:`key_table`."""
+    listed = _list_trees(selection, bucket)
+    parsed = [(item, parse_key(item.key)) for item in listed.brain]
+    matched = [(item, p) for item, p in parsed if selection.matches(p)]
+    held_out = [(item, p) for item, p in matched if selection.is_held_out(item.key, p)]
+    notes, complaints = _explain_held_out(selection, {p.ses for _, p in held_out} - {None})
+    complaints += _explain_filters(selection, [p for _, p in parsed], listed.subjects)
+    if len(matched) == len(held_out):
+        complaints = complaints or ["each filter matches something, but no key matches them all"]
+        raise SelectionError("; ".join(["the selection matches nothing", *complaints]))
+    chosen = {item.key: (item, p) for item, p in matched}
+    chosen |= {item.key: (item, p) for item, p in parsed if selection.is_pinned(p)}
+    chosen |= {item.key: (item, parse_key(item.key)) for item in listed.others}
+    root = os.fspath(data_dir)
+    rows, refused = [], []
+    for key in sorted(chosen):
+        item, p = chosen[key]
+        if selection.is_held_out(key, p):
+            continue
+        if not is_safe_key(key):
+            refused.append(key)
+            continue
+        path = os.path.join(root, key)  # noqa: PTH118 - a Path per row is a third of the time
+        rows.append(Row(*item, *p, path, compare(path, item.size)))
+    if refused:
+        complaints.append(
+            f"{len(refused)} keys cannot be files and are left out: "
+            + list_some([repr(key) for key in refused])
+        )
+    walked = [item.key for item in (*listed.brain, *listed.others)]
+    return Table(rows, walked, complaints, notes)
+
+
+def compare(path: str, size: int) -> Status:
+    """Compare the local file with the object's `size` in bytes."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - once per key, 100,000 times over
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
+
+
+def is_safe_key(key: str) -> bool:
+    """Whether `key` names a file inside the data directory, outside our own state, on any disk."""
+    parts = key.split("/")
+    return (
+        all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+        and parts[0] != ".laion_fmri"
+        and key.isprintable()
+    )
+
+
+class _Listed(NamedTuple):
+    subjects: list[str]
+    brain: list[ListedObject]
+    others: list[ListedObject]
+
+
+def _list_trees(selection: Selection, bucket: Bucket) -> _Listed:
+    subjects = selection.subjects
+    if subjects is None:
+        subjects = tuple(list_subjects(bucket))
+    prefixes = {
+        subject: [tree.format(subject=f"sub-{subject}") for tree in selection.trees]
+        for subject in subjects
+    }
+    walked = list(dict.fromkeys(prefix for trees in prefixes.values() for prefix in trees))
+    # The root's own files take one shallow listing; the stimuli, where asked for, one deep one.
+    extra = [("", False)] + [(dataset.STIMULI_PREFIX, True)] * selection.include_stimuli
+    jobs = [(prefix, True) for prefix in walked] + extra
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        listings = list(pool.map(lambda job: list(bucket.list_objects(job[0], deep=job[1])), jobs))
+    found = dict(zip(walked, listings[: len(walked)], strict=True))
+    for subject, trees in prefixes.items():
+        if not any(found[prefix] for prefix in trees):
+            raise _unknown_subject(subject, bucket)
+    root, *stimuli = listings[len(walked) :]
+    others = [item for item in root if item.key in dataset.ROOT_FILES]
+    return _Listed(list(subjects), [item for prefix in walked for item in found[prefix]], [
+        *others, *(item for listing in stimuli for item in listing)
+    ])
+
+
+def list_subjects(bucket: Bucket) -> list[str]:
+    """Return the labels of the subjects that the bucket exposes, sorted."""
+    folders = bucket.list_folders(dataset.SUBJECTS_PREFIX)
+    labels = [name.removeprefix("sub-") for name in folders if name.startswith("sub-")]
+    if not labels:
+        raise SubjectNotFoundError(
+            f"{bucket} has no subject under {dataset.SUBJECTS_PREFIX}; check bucket and endpoint"
+        )
+    return labels
+
+
+def _unknown_subject(subject: str, bucket: Bucket) -> SubjectNotFoundError:
+    there_is = list_some([f"sub-{label}" for label in list_subjects(bucket)])
+    return SubjectNotFoundError(f"subject 'sub-{subject}' is not in {bucket}; there is: {there_is}")
+
+
+def _explain_held_out(
+    selection: Selection, sessions: set[str | None]
+) -> tuple[list[str], list[str]]:
+    """Return the notes and the warnings that held-out sessions call for."""
+    named = [ses for ses in selection.filters.get("ses", ()) if ses in selection.held_out_sessions]
+    ask = f"ask for access at {dataset.REQUEST_URL}"
+    if named:
+        listed = ", ".join(f"ses-{ses}" for ses in named)
+        be = "is" if len(named) == 1 else "are"
+        return [], [f"{listed} {be} held out: listed, but not given out; {ask}"]
+    if sessions:
+        listed = ", ".join(f"ses-{ses}" for ses in sorted(map(str, sessions)))
+        return [f"left out, being held out: {listed}; {ask}"], []
+    return [], []
+
+
+def _explain_filters(
+    selection: Selection, parsed: Sequence[Parsed], subjects: Sequence[str]
+) -> list[str]:
+    """Return a warning for each filter value that no key carries."""
+    where = list_some([f"sub-{subject}" for subject in subjects])
+    complaints = []
+    for name, values in selection.filters.items():
+        existing: set[Any] = {getattr(p, name) for p in parsed}
+        if name == "ses":
+            if None in existing:
+                existing.add(AVERAGES)
+            existing -= set(selection.held_out_sessions)
+        existing.discard(None)
+        for value in values:
+            if value in existing or (name == "ses" and value in selection.held_out_sessions):
+                continue
+            complaints.append(explain_unmatched(name, value, where, existing))
+    return complaints

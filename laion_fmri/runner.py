@@ -1,0 +1,165 @@
+"""Run the workflow as a child process: find it, build its command, watch it, read what it did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from laion_fmri.errors import WorkflowFailedError
+from laion_fmri.targets import Targets
+
+#: Seconds between two looks at a run.
+TICK = 0.25
+#: Seconds that Snakemake gets to stop its jobs before all of them are killed.
+GRACE = 8.0
+#: Runs whose logs are kept in a data directory.
+KEPT_RUNS = 20
+
+
+class Outcome(NamedTuple):
+    """What a job says of one key: ``fetched``, ``denied`` or ``failed``, and why not."""
+
+    outcome: str
+    reason: str
+
+
+def find_workflow() -> Path:
+    """Return the folder of the workflow: inside an installed package, or beside it in a clone."""
+    package = Path(__file__).parent
+    for folder in (package / "workflow", package.parent / "workflow"):
+        if (folder / "Snakefile").exists():
+            return folder
+    raise WorkflowFailedError(f"no workflow beside {package}; install laion-fmri again")
+
+
+def run_workflow(
+    config: Mapping[str, Any],
+    targets: Targets,
+    n_jobs: int,
+    on_tick: Callable[[], None] = lambda: None,
+) -> dict[str, Outcome]:
+    """Run Snakemake on `targets` with `n_jobs` cores and return the outcome of each key.
+
+    Parameters
+    ----------
+    config
+        The configuration of the run.
+    on_tick
+        Called every quarter of a second while the run lasts.
+
+    Raises
+    ------
+    WorkflowFailedError
+        If Snakemake ends without having tried anything.
+    KeyboardInterrupt
+        After the run has been stopped.
+    """
+    run_dir = Path(targets.run_dir)
+    targets.write()
+    config_file = run_dir / "config.json"
+    config_file.write_text(json.dumps({**config, "table": str(run_dir / "table.json")}))
+    log = run_dir / "snakemake.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            _make_command(run_dir, config_file, n_jobs),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"},
+        )
+        try:
+            while process.poll() is None:
+                on_tick()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(TICK)
+        finally:
+            _stop(process)
+    on_tick()
+    outcomes = read_outcomes(targets)
+    if process.returncode and not outcomes:
+        raise WorkflowFailedError(
+            f"Snakemake failed before it fetched anything: {_explain(log)}; its log is {log}"
+        )
+    _clean_up(run_dir)
+    return outcomes
+
+
+def read_outcomes(targets: Targets) -> dict[str, Outcome]:
+    """Read what the jobs of a run have recorded so far; the latest word on a key counts."""
+    outcomes = {}
+    for file in Path(targets.run_dir, "outcomes").glob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a line that is being written
+                record = json.loads(line)
+                outcomes[record["key"]] = Outcome(record["outcome"], record["reason"])
+    return outcomes
+
+
+def count_staged_bytes(targets: Targets) -> int:
+    """Count the bytes on disk of the transfers that are under way."""
+    partial = Path(targets.data_dir, ".laion_fmri", "partial")
+    total = 0
+    for staging in partial.glob(f"{Path(targets.run_dir).name}-*"):
+        for folder, _, names in os.walk(staging):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found = Path(folder, name).stat()
+                    # Parts arrive out of order, so the length alone would promise too much.
+                    total += min(found.st_size, found.st_blocks * 512)
+    return total
+
+
+def _make_command(run_dir: Path, config_file: Path, n_jobs: int) -> list[str]:
+    return [
+        # -P: a file of the user's that is named like a module must not be imported instead.
+        *[sys.executable, "-P", "-m", "snakemake"],
+        *["--snakefile", str(find_workflow() / "Snakefile")],
+        *["--configfile", str(config_file)],
+        *["--directory", str(run_dir)],
+        *["--cores", str(n_jobs)],
+        *["--profile", "none", "--workflow-profile", "none"],
+        *["--scheduler", "greedy"],
+        *["--rerun-triggers", "mtime"],
+        *["--keep-going", "--keep-incomplete", "--ignore-incomplete"],
+        *["--nolock", "--drop-metadata", "--nocolor"],
+    ]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop Snakemake and all that it has started, gently first; nothing if it has ended."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        deadline = time.monotonic() + GRACE
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _explain(log: Path) -> str:
+    """Find the line of Snakemake's log that says what was wrong."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    errors = [i for i, line in enumerate(lines) if "Error" in line or "Exception" in line]
+    if not errors:
+        return lines[-1] if lines else "it said nothing"
+    return " ".join(line for line in lines[errors[-1] : errors[-1] + 3] if line)
+
+
+def _clean_up(run_dir: Path) -> None:
+    """Drop what only Snakemake needed, and the oldest runs."""
+    shutil.rmtree(run_dir / ".snakemake", ignore_errors=True)
+    runs = sorted(run_dir.parent.iterdir(), key=lambda run: run.stat().st_mtime)
+    for run in runs[:-KEPT_RUNS]:
+        shutil.rmtree(run, ignore_errors=True)

@@ -1,0 +1,268 @@
+"""What the Snakefile asks for: the targets, their jobs, and whether a target must be fetched.
+
+The main process of a run lists the bucket and writes what it found to ``<run_dir>/table.json``.
+Snakemake parses the Snakefile again in every process that it starts; those only read the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from laion_fmri import transfer
+from laion_fmri.bids import parse_key
+from laion_fmri.bucket import Bucket
+from laion_fmri.config import (
+    check_data_dir,
+    clean_config,
+    find_data_dir,
+    is_writable,
+    make_data_dir,
+    not_writable,
+    state_dir,
+    write_atomically,
+)
+from laion_fmri.errors import AwsNotFoundError
+from laion_fmri.filters import Selection
+from laion_fmri.keys import Row, Table, compare, find_keys
+from laion_fmri.licenses import check_licenses
+from laion_fmri.plan import Job, plan_batches
+
+#: The input of a complete target. No rule can make it, so Snakemake takes the target for the source
+#: file that it is, whatever has changed since it was fetched.
+COMPLETE = "/dev/null/complete"
+
+
+@dataclass
+class Targets:
+    """The targets of one run, as the rules see them."""
+
+    data_dir: str
+    run_dir: str
+    bucket: Bucket
+    rows: list[Row]
+    batches: list[Job] = field(default_factory=list)
+    #: Whether keys outside the selection may be looked up in the bucket: in the main process only.
+    may_list: bool = False
+
+    def __post_init__(self) -> None:
+        self._by_key = {row.key: row for row in self.rows}
+
+    def paths(self) -> list[str]:
+        """Return the local path of every target of the selection."""
+        return [f"{self.data_dir}/{row.key}" for row in self.rows]
+
+    def outputs(self, job: Job) -> list[str]:
+        """Return the constant outputs of a batch rule: a brace in a key is no wildcard."""
+        paths = [f"{self.data_dir}/{key}" for key, _ in job.objects]
+        return [path.replace("{", "{{").replace("}", "}}") for path in paths]
+
+    def needs(self, key: str) -> str | list[str]:
+        """Return the input of the rule that fetches `key`: it decides whether the rule runs.
+
+        Nothing if the file is missing; the stamp, which is newer, if its size is wrong; and for a
+        complete file, or a key that the bucket does not have, a path that cannot exist.
+        """
+        row = self._find(key)
+        if row is None:
+            return COMPLETE
+        match compare(f"{self.data_dir}/{key}", row.size):
+            case "missing":
+                return []
+            case "partial":
+                return self.stamp
+            case _:
+                return COMPLETE
+
+    def needs_of(self, job: Job) -> list[str]:
+        """Return the input of a batch rule: the stamp if any of its files has the wrong size."""
+        stale = any(self.needs(key) == self.stamp for key, _ in job.objects)
+        return [self.stamp] if stale else []
+
+    @property
+    def stamp(self) -> str:
+        """A file that is written anew whenever a target has the wrong size."""
+        return f"{self.data_dir}/.laion_fmri/stamp"
+
+    def describe_single(self, key: str) -> str:
+        """Return, as JSON, what the transfer of the single object `key` has to know."""
+        row = self._find(key)
+        size = row.size if row else 0
+        digest = hashlib.sha256(key.encode()).hexdigest()[:10]
+        return json.dumps(self._describe(f"object_{digest}", None, (), [(key, size)]))
+
+    def job_file(self, job: Job) -> str:
+        """Return the file with what the transfer of a batch has to know."""
+        return f"{self.run_dir}/{job.name}.json"
+
+    def _describe(self, name: str, prefix: str | None, patterns: Any, objects: Any) -> Any:
+        return {
+            "name": name,
+            "bucket": self.bucket.name,
+            "data_dir": self.data_dir,
+            "run_dir": self.run_dir,
+            "prefix": prefix,
+            "patterns": patterns,
+            "objects": objects,
+        }
+
+    def _find(self, key: str) -> Row | None:
+        if key not in self._by_key and self.may_list:
+            found = next((o for o in self.bucket.list_objects(key) if o.key == key), None)
+            if found:
+                row = Row(*found, *parse_key(key), f"{self.data_dir}/{key}", "missing")
+                self._by_key[key] = row
+        return self._by_key.get(key)
+
+    def write(self) -> None:
+        """Write the table, the jobs and the stamp for the processes that Snakemake starts."""
+        run_dir = Path(self.run_dir)
+        shutil.rmtree(run_dir / "outcomes", ignore_errors=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        for job in self.batches:
+            what = self._describe(job.name, job.prefix, job.patterns, job.objects)
+            write_atomically(Path(self.job_file(job)), json.dumps(what))
+        rows = [
+            (*row[:3], row.last_modified.timestamp(), *row[4:])
+            for row in self.rows
+        ]
+        content = {
+            "data_dir": self.data_dir,
+            "bucket": asdict(self.bucket),
+            "rows": rows,
+            "batches": [asdict(job) for job in self.batches],
+        }
+        write_atomically(run_dir / "table.json", json.dumps(content))
+        self._write_stamp()
+
+    def _write_stamp(self) -> None:
+        """Give the stamp new content: Snakemake would see through a mere change of its time."""
+        partial = [row.path for row in self.rows if row.status == "partial"]
+        if not partial:
+            return
+        stamp = Path(self.stamp)
+        write_atomically(stamp, f"{time.time_ns()}\n")
+        newest = max(os.lstat(path).st_mtime for path in partial)
+        if newest >= stamp.stat().st_mtime:  # a file from the future, or from another clock
+            os.utime(stamp, (newest + 1, newest + 1))
+
+
+def read_targets(file: Path, *, may_list: bool = False) -> Targets:
+    """Read the targets that the main process of a run has written to `file`."""
+    content = json.loads(file.read_text())
+    rows = [Row(*row[:3], datetime.fromtimestamp(row[3]).astimezone(), *row[4:]) for row in content["rows"]]
+    jobs = [
+        Job(
+            job["name"],
+            job["prefix"],
+            tuple(job["patterns"]),
+            tuple((key, size) for key, size in job["objects"]),
+        )
+        for job in content["batches"]
+    ]
+    bucket = Bucket(**content["bucket"])
+    return Targets(content["data_dir"], str(file.parent), bucket, rows, jobs, may_list)
+
+
+def open_targets(
+    config: Mapping[str, Any], *, is_main: bool, workers: int, find_aws: bool
+) -> tuple[Targets, Table]:
+    """Return the targets of a workflow's `config`: found by the main process, else read.
+
+    Parameters
+    ----------
+    config
+        The validated configuration.
+    is_main
+        Whether this is the process that was started by hand, and not one of Snakemake's jobs.
+    workers
+        How many jobs run at once.
+    find_aws
+        Whether the AWS CLI has to be on this machine, and not in the rule's own environment.
+    """
+    if config.get("table"):
+        table_file = Path(config["table"])
+        return read_targets(table_file, may_list=is_main), Table([])
+    data_dir = _choose_data_dir(config)
+    digest = hashlib.sha256(json.dumps(clean_config(config), sort_keys=True).encode())
+    run_dir = state_dir(data_dir) / "runs" / digest.hexdigest()[:16]
+    bucket = Bucket.from_config(config)
+    if not is_main:
+        file = run_dir / "table.json"
+        empty = Targets(data_dir, str(run_dir), bucket, [])
+        return (read_targets(file) if file.exists() else empty), Table([])
+    selection = Selection.from_config(config)
+    check_licenses(selection.include_stimuli, data_dir)
+    table = find_keys(selection, bucket, data_dir)
+    targets = make_targets(table, bucket, data_dir, run_dir, workers)
+    targets.may_list = True
+    if table.incomplete():
+        if find_aws:
+            find_aws_command()
+        if not is_writable(Path(data_dir)):
+            raise not_writable(Path(data_dir))
+    if is_writable(Path(data_dir)):
+        targets.write()
+    return targets, table
+
+
+def make_targets(
+    table: Table, bucket: Bucket, data_dir: str, run_dir: Path, workers: int
+) -> Targets:
+    """Return the targets of `table`, with its small incomplete objects in batches."""
+    wanted = [(row.key, row.size) for row in table.incomplete()]
+    batches = plan_batches(wanted, table.listed, workers) if wanted else []
+    return Targets(data_dir, str(run_dir), bucket, table.rows, batches)
+
+
+def _choose_data_dir(config: Mapping[str, Any]) -> str:
+    """Return the data directory as the configuration spells it: Snakemake compares paths as text.
+
+    A relative one belongs to the pipeline, like any folder of its results, and is made for it.
+    """
+    given = config.get("data_dir")
+    if given and not os.path.isabs(os.path.expanduser(given)):
+        make_data_dir(Path(given))
+        data_dir = os.path.normpath(given)
+    else:
+        data_dir = str(find_data_dir(given)[0])
+    check_data_dir(Path(data_dir))
+    return data_dir
+
+
+def aws_command() -> str:
+    """Return the name or path of the AWS CLI: ``$LAION_FMRI_AWS``, else ``aws``."""
+    return os.environ.get("LAION_FMRI_AWS") or "aws"
+
+
+def find_aws_command() -> str:
+    """Return the full path of the AWS CLI.
+
+    Raises
+    ------
+    AwsNotFoundError
+        With three ways to get it.
+    """
+    command = aws_command()
+    found = shutil.which(command)
+    if found is None:
+        raise AwsNotFoundError(
+            f"the AWS CLI ({command}) is not found; get it with 'uv tool install awscli', "
+            "'conda install -c conda-forge awscli' or from https://aws.amazon.com/cli, or set "
+            "LAION_FMRI_AWS to its path"
+        )
+    return found
+
+
+def transfer_command() -> list[str]:
+    """Return the command that runs one fetch job, without its arguments."""
+    return [sys.executable, os.fspath(transfer.__file__)]

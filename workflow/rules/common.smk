@@ -1,0 +1,39 @@
+import logging
+import sys
+from pathlib import Path
+
+# A clone brings its own package along; beside a wheel's workflow there is none to add.
+clone = Path(str(workflow.current_basedir)).parent.parent
+if (clone / "laion_fmri" / "__init__.py").exists():
+    sys.path.insert(0, str(clone))
+
+from snakemake.exceptions import WorkflowError
+
+from laion_fmri.config import validate_config
+from laion_fmri.errors import LaionFmriError
+from laion_fmri.runner import find_workflow
+from laion_fmri.targets import aws_command, open_targets, transfer_command
+
+
+def open_config():
+    """Validate the configuration and find its targets; complain in one line."""
+    try:
+        validate_config(config, find_workflow() / "schemas" / "config.schema.yaml")
+        return open_targets(
+            config,
+            is_main=workflow.is_main_process,
+            workers=workflow.cores or workflow.nodes or 1,
+            find_aws=not workflow.deployment_settings.deployment_method,
+        )
+    except (LaionFmriError, TypeError) as error:
+        raise WorkflowError(str(error)) from None
+
+
+def explain_size(wildcards):
+    """Name the object and its size in bytes."""
+    return f"{wildcards.key}"
+
+
+TARGETS, TABLE = open_config()
+for text in TABLE.warnings + TABLE.notes:
+    print(f"laion-fmri: {text}", file=sys.stderr)
