@@ -1,0 +1,376 @@
+"""The ``laion-fmri`` command: the only place that prints for people, asks, and exits."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from laion_fmri import __version__
+from laion_fmri.errors import (
+    BucketError,
+    DataDirNotSetError,
+    LaionFmriError,
+    LicenseNotAcceptedError,
+    WorkflowFailedError,
+)
+from laion_fmri.filters import FILTERS
+
+if TYPE_CHECKING:
+    from laion_fmri.download import Report, Run
+    from laion_fmri.targets import Targets
+
+#: Exit status of the command.
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_FILTER_HELP = {
+    "ses": 'sessions, such as ses-01; "averages" selects the files without a session',
+    "task": "tasks, such as images",
+    "space": "spaces, such as T1w",
+    "desc": "descriptions, such as SingletrialBetas",
+    "stat": "statistics, such as effect",
+    "suffix": "suffixes, such as statmap or trials",
+    "extension": "extensions, such as nii.gz or tsv",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` and return its exit status."""
+    arguments = make_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        previous = [signal.signal(n, _interrupt) for n in (signal.SIGTERM, signal.SIGHUP)]
+        try:
+            status: int = arguments.run(arguments)
+        except KeyboardInterrupt:
+            _say("interrupted; run the same command again to go on where it stopped")
+            status = INTERRUPTED
+        except (BucketError, WorkflowFailedError) as error:
+            _say(f"error: {error}")
+            status = FAILED
+        except (LaionFmriError, TypeError) as error:
+            if not isinstance(error, LaionFmriError) and not _is_about_input(error):
+                raise
+            _say(f"error: {error}")
+            status = USAGE
+        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+            sys.stderr.close()
+            status = DONE
+        finally:
+            for number, handler in zip((signal.SIGTERM, signal.SIGHUP), previous, strict=True):
+                signal.signal(number, handler)
+    return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="laion-fmri",
+        description="Fetch any slice of the LAION-fMRI dataset. Choose a data directory once with "
+        "'laion-fmri config', look around with 'laion-fmri info', then download.",
+        epilog="example: laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 4",
+    )
+    parser.add_argument("--version", action="version", version=f"laion-fmri {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    config = _add(commands, "config", _run_config, "choose or show the data directory")
+    config.add_argument("--data-dir", metavar="DIR", help="the folder to use from now on")
+    config.epilog = "example: laion-fmri config --data-dir ./laion_fmri_data"
+
+    info = _add(commands, "info", _run_info, "show what the bucket has and what of it is here")
+    info.add_argument("--subject", nargs="+", metavar="SUBJECT", help="show these by session")
+    info.add_argument("--data-dir", metavar="DIR", help="where to look for local files")
+    info.epilog = "Sizes are in decimal units: 1 MB is 1,000,000 bytes."
+
+    download = _add(commands, "download", _run_download, "fetch what the filters select")
+    download.epilog = (
+        "example: laion-fmri download --subject sub-03 --ses ses-01 averages "
+        "--desc SingletrialBetas --extension nii.gz --n-jobs 4. "
+        "The values of one filter are alternatives, and all filters have to pass; a file that does "
+        "not carry an entity passes, except for --ses. Values are exact; a bare value and a full "
+        "token (01, ses-01) are the same. Sizes are in decimal units: 1 MB is 1,000,000 bytes. "
+        "Exit status: 0 done, 1 some files failed, 2 bad usage or nothing matched, 130 interrupted."
+    )
+    download.add_argument(
+        "--subject", nargs="+", required=True, metavar="SUBJECT", help="sub-03, 03, or all"
+    )
+    for name in FILTERS:
+        download.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=_FILTER_HELP[name])
+    download.add_argument(
+        "--include-stimuli", action="store_true", help="also fetch all of stimuli/"
+    )
+    download.add_argument(
+        "--n-jobs", default="1", metavar="N", help="aws s3 cp processes at once (default: 1)"
+    )
+    download.add_argument("--data-dir", metavar="DIR", help="where the files go, this time")
+    download.add_argument(
+        "--dry-run", action="store_true", help="show what would be fetched; write nothing"
+    )
+    download.add_argument(
+        "--quiet", action="store_true", help="print nothing but warnings and errors"
+    )
+
+    license_ = _add(commands, "license", _run_license, "show or accept the licences of the data")
+    license_.add_argument(
+        "--accept-stimuli", action="store_true", help="accept the closed licence of the stimuli"
+    )
+    license_.add_argument("--data-dir", metavar="DIR", help="the folder that it is recorded in")
+    license_.epilog = "example: laion-fmri license --accept-stimuli"
+
+    demo = _add(commands, "demo", _run_demo, "see it work, on a small sample bucket of its own")
+    demo.epilog = "Needs the extra 'demo': pip install 'laion-fmri[demo]'."
+    return parser
+
+
+def _add(commands: Any, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _run_config(arguments: argparse.Namespace) -> int:
+    from laion_fmri.config import dataset_initialize, find_data_dir
+
+    if arguments.data_dir is not None:
+        print(f"data directory: {dataset_initialize(arguments.data_dir)}")
+        return DONE
+    path, source = find_data_dir()
+    print(f"data directory: {path} ({source})")
+    return DONE
+
+
+def _run_info(arguments: argparse.Namespace) -> int:
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from laion_fmri.discovery import Holding, count_holdings
+
+    holdings = count_holdings(arguments.subject or "all", arguments.data_dir)
+    by_session = arguments.subject is not None
+    groups: dict[tuple[str, ...], list[Holding]] = {}
+    for held in holdings:
+        sub = f"sub-{held.sub}" if held.sub else "(root)"
+        ses = held.ses if held.ses == "averages" or not held.sub else f"ses-{held.ses}"
+        groups.setdefault((sub, ses) if by_session else (sub,), []).append(held)
+    table = Table("subject", "session" if by_session else "sessions")
+    for heading in ("files", "size", "here: files", "size"):
+        table.add_column(heading, justify="right")
+    for names, group in groups.items():
+        sessions = sum(held.ses != "averages" for held in group)
+        table.add_row(
+            names[0],
+            names[1] if by_session else str(sessions),
+            f"{sum(held.files for held in group):,}",
+            decimal(sum(held.bytes for held in group)),
+            f"{sum(held.local_files for held in group):,}",
+            decimal(sum(held.local_bytes for held in group)),
+        )
+    _print_table(table)
+    try:
+        from laion_fmri.config import find_data_dir
+
+        path, source = find_data_dir(arguments.data_dir)
+        print(f"data directory: {path} ({source})")
+    except DataDirNotSetError as error:
+        print(f"data directory: {error}")
+    return DONE
+
+
+def _run_download(arguments: argparse.Namespace) -> int:
+    from laion_fmri.download import Run, read_n_jobs
+
+    names = ("subject", *FILTERS, "include_stimuli", "data_dir")
+    config = {name: getattr(arguments, name) for name in names}
+    n_jobs = read_n_jobs(_read_number(arguments.n_jobs))
+    try:
+        run = Run(config, n_jobs)
+    except LicenseNotAcceptedError:
+        if not _ask_for_licence(arguments.data_dir):
+            raise
+        run = Run(config, n_jobs)
+    for text in run.table.warnings:
+        warnings.warn(text, UserWarning, stacklevel=2)
+    tell: Callable[[str], object] = (lambda text: None) if arguments.quiet else print
+    for text in run.table.notes:
+        tell(text)
+    tell(_describe_plan(run))
+    if arguments.dry_run:
+        for row in run.table.incomplete():
+            tell(f"  {row.key} ({row.status}, {_size(row.size)})")
+        return DONE
+    started = time.monotonic()
+    report = run.fetch(None if arguments.quiet else _Progress)
+    seconds = time.monotonic() - started
+    tell(_summarize(report, seconds))
+    for row, reason in report.failures():
+        _say(f"error: {row.key}: {reason}")
+    if report.failures():
+        _say(f"run the same command again to fetch what is missing; the log is {report.log}")
+    return FAILED if report.failures() else DONE
+
+
+def _run_license(arguments: argparse.Namespace) -> int:
+    from laion_fmri import dataset
+    from laion_fmri.config import get_data_dir
+    from laion_fmri.licenses import accept_licenses, has_accepted_stimuli
+
+    path = get_data_dir(arguments.data_dir)
+    if arguments.accept_stimuli:
+        accept_licenses(include_stimuli=True, data_dir=path)
+    accepted = "accepted" if has_accepted_stimuli(path) else "not accepted"
+    print(dataset.BRAIN_LICENSE)
+    print(dataset.STIMULI_LICENSE)
+    print(f"The licence of the stimuli is {accepted} for {path}.")
+    return DONE
+
+
+def _run_demo(_arguments: argparse.Namespace) -> int:
+    from laion_fmri.demo import run_demo
+
+    return run_demo()
+
+
+class _Progress:
+    """Shows files and bytes of a run: live on a terminal, else a plain line now and then."""
+
+    #: Seconds between two plain lines.
+    INTERVAL = 10.0
+
+    def __init__(self, targets: Targets) -> None:
+        from laion_fmri.runner import count_staged_bytes, read_outcomes
+
+        self._count_staged = lambda: count_staged_bytes(targets)
+        self._read_outcomes = lambda: read_outcomes(targets)
+        self._sizes = {row.key: row.size for row in targets.rows if row.status != "complete"}
+        self._total = sum(self._sizes.values())
+        self._started = self._last = time.monotonic()
+        self._live: Any = None
+        if sys.stderr.isatty():
+            self._start_live()
+
+    def __call__(self) -> None:
+        """Show how far the run is."""
+        now = time.monotonic()
+        if self._live is None and now - self._last < self.INTERVAL:
+            return
+        self._last = now
+        arrived = [key for key, said in self._read_outcomes().items() if said.outcome == "fetched"]
+        done = sum(self._sizes.get(key, 0) for key in arrived) + self._count_staged()
+        done = min(done, self._total)
+        if self._live is not None:
+            self._live.update(
+                self._task, completed=done, files=f"{len(arrived):,}/{len(self._sizes):,} files"
+            )
+            return
+        rate = done / max(now - self._started, 1e-9)
+        left = f", about {(self._total - done) / rate:,.0f} s left" if rate else ""
+        _say(
+            f"{len(arrived):,} of {len(self._sizes):,} files, {_size(done)} of "
+            f"{_size(self._total)}, {_size(int(rate))}/s{left}"
+        )
+
+    def _start_live(self) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._live = progress.Progress(
+            progress.TextColumn("{task.fields[files]}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._live.add_task("", total=self._total, files="starting")
+        self._live.start()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+
+
+def _describe_plan(run: Run) -> str:
+    rows, wanted = run.table.rows, run.table.incomplete()
+    here = len(rows) - len(wanted)
+    partial = sum(row.status == "partial" for row in wanted)
+    again = f" ({partial} of them partial)" if partial else ""
+    return (
+        f"{len(rows):,} files, {_size(sum(row.size for row in rows))}: {here:,} here already, "
+        f"{len(wanted):,} to fetch{again}, {_size(sum(row.size for row in wanted))}, into "
+        f"{run.data_dir}"
+    )
+
+
+def _summarize(report: Report, seconds: float) -> str:
+    count = {name: report.outcomes.count(name) for name in ("fetched", "present")}
+    if not count["fetched"] and not report.failures():
+        return "nothing to do: everything is here"
+    moved = sum(
+        row.size
+        for row, outcome in zip(report.rows, report.outcomes, strict=True)
+        if outcome == "fetched"
+    )
+    failed = f", {len(report.failures()):,} failed" if report.failures() else ""
+    return (
+        f"fetched {count['fetched']:,} files, {_size(moved)} in {seconds:.1f} s "
+        f"({_size(int(moved / max(seconds, 1e-9)))}/s); {count['present']:,} were here{failed}"
+    )
+
+
+def _ask_for_licence(data_dir: str | None) -> bool:
+    """Ask on a terminal whether the licence of the stimuli is accepted; record a yes."""
+    from laion_fmri import dataset
+    from laion_fmri.licenses import accept_licenses
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    _say(dataset.STIMULI_LICENSE)
+    sys.stderr.write("Do you accept? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    accept_licenses(include_stimuli=True, data_dir=data_dir)
+    return True
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    # Into a pipe, never fold: a wide line is easier to cut than a folded one to mend.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _read_number(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(count)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    _say(f"warning: {message}")
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _is_about_input(error: TypeError) -> bool:
+    """Whether the error is one of ours about a value, and not a fault of the program."""
+    return "is not a string" in str(error) or "neither True nor False" in str(error)
