@@ -36,14 +36,12 @@ def parse_key(key: str) -> Parsed:
     'V1'
     """
     directory, _, name = key.rpartition("/")
-    stem, dot, extension = name.partition(".")
+    stem, _, extension = name.partition(".")
     found = dict(_directory_entities(directory))
     _read_entities(stem, found)
-    return Parsed(
-        *map(found.get, ENTITIES),
-        stem.rpartition("_")[2] or None,
-        extension or None if dot else None,
-    )
+    sub, ses, task, space, desc, stat = map(found.get, ENTITIES)
+    suffix = stem.rpartition("_")[2] or None
+    return Parsed(sub, ses, task, space, desc, stat, suffix, extension or None)
 
 
 @lru_cache(maxsize=4096)  # thousands of keys share a few hundred directories

@@ -87,9 +87,11 @@ class Bucket:
 
         where = {"Bucket": self.name, "Prefix": prefix} | ({} if deep else {"Delimiter": "/"})
         try:
-            yield from _client(self.region, self.endpoint_url).get_paginator(
-                "list_objects_v2"
-            ).paginate(**where)
+            yield from (
+                _client(self.region, self.endpoint_url)
+                .get_paginator("list_objects_v2")
+                .paginate(**where)
+            )
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "unknown error")
             raise BucketError(

@@ -19,10 +19,10 @@ from laion_fmri.errors import (
     WorkflowFailedError,
 )
 from laion_fmri.filters import FILTERS
+from laion_fmri.progress import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.download import Report, Run
-    from laion_fmri.targets import Targets
 
 #: Exit status of the command.
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -145,7 +145,6 @@ def _run_config(arguments: argparse.Namespace) -> int:
 
 
 def _run_info(arguments: argparse.Namespace) -> int:
-    from rich.filesize import decimal
     from rich.table import Table
 
     from laion_fmri.discovery import Holding, count_holdings
@@ -166,9 +165,9 @@ def _run_info(arguments: argparse.Namespace) -> int:
             names[0],
             names[1] if by_session else str(sessions),
             f"{sum(held.files for held in group):,}",
-            decimal(sum(held.bytes for held in group)),
+            format_size(sum(held.bytes for held in group)),
             f"{sum(held.local_files for held in group):,}",
-            decimal(sum(held.local_bytes for held in group)),
+            format_size(sum(held.local_bytes for held in group)),
         )
     _print_table(table)
     try:
@@ -183,6 +182,7 @@ def _run_info(arguments: argparse.Namespace) -> int:
 
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.download import Run, read_n_jobs
+    from laion_fmri.progress import show_progress
 
     names = ("subject", *FILTERS, "include_stimuli", "data_dir")
     config = {name: getattr(arguments, name) for name in names}
@@ -201,10 +201,10 @@ def _run_download(arguments: argparse.Namespace) -> int:
     tell(_describe_plan(run))
     if arguments.dry_run:
         for row in run.table.incomplete():
-            tell(f"  {row.key} ({row.status}, {_size(row.size)})")
+            tell(f"  {row.key} ({row.status}, {format_size(row.size)})")
         return DONE
     started = time.monotonic()
-    report = run.fetch(None if arguments.quiet else _Progress)
+    report = run.fetch(None if arguments.quiet else show_progress)
     seconds = time.monotonic() - started
     tell(_summarize(report, seconds))
     for row, reason in report.failures():
@@ -235,74 +235,14 @@ def _run_demo(_arguments: argparse.Namespace) -> int:
     return run_demo()
 
 
-class _Progress:
-    """Shows files and bytes of a run: live on a terminal, else a plain line now and then."""
-
-    #: Seconds between two plain lines.
-    INTERVAL = 10.0
-
-    def __init__(self, targets: Targets) -> None:
-        from laion_fmri.runner import count_staged_bytes, read_outcomes
-
-        self._count_staged = lambda: count_staged_bytes(targets)
-        self._read_outcomes = lambda: read_outcomes(targets)
-        self._sizes = {row.key: row.size for row in targets.rows if row.status != "complete"}
-        self._total = sum(self._sizes.values())
-        self._started = self._last = time.monotonic()
-        self._live: Any = None
-        if sys.stderr.isatty():
-            self._start_live()
-
-    def __call__(self) -> None:
-        """Show how far the run is."""
-        now = time.monotonic()
-        if self._live is None and now - self._last < self.INTERVAL:
-            return
-        self._last = now
-        arrived = [key for key, said in self._read_outcomes().items() if said.outcome == "fetched"]
-        done = sum(self._sizes.get(key, 0) for key in arrived) + self._count_staged()
-        done = min(done, self._total)
-        if self._live is not None:
-            self._live.update(
-                self._task, completed=done, files=f"{len(arrived):,}/{len(self._sizes):,} files"
-            )
-            return
-        rate = done / max(now - self._started, 1e-9)
-        left = f", about {(self._total - done) / rate:,.0f} s left" if rate else ""
-        _say(
-            f"{len(arrived):,} of {len(self._sizes):,} files, {_size(done)} of "
-            f"{_size(self._total)}, {_size(int(rate))}/s{left}"
-        )
-
-    def _start_live(self) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self._live = progress.Progress(
-            progress.TextColumn("{task.fields[files]}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._live.add_task("", total=self._total, files="starting")
-        self._live.start()
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._live is not None:
-            self._live.stop()
-
-
 def _describe_plan(run: Run) -> str:
     rows, wanted = run.table.rows, run.table.incomplete()
     here = len(rows) - len(wanted)
     partial = sum(row.status == "partial" for row in wanted)
     again = f" ({partial} of them partial)" if partial else ""
     return (
-        f"{len(rows):,} files, {_size(sum(row.size for row in rows))}: {here:,} here already, "
-        f"{len(wanted):,} to fetch{again}, {_size(sum(row.size for row in wanted))}, into "
+        f"{len(rows):,} files, {format_size(sum(row.size for row in rows))}: {here:,} here already, "
+        f"{len(wanted):,} to fetch{again}, {format_size(sum(row.size for row in wanted))}, into "
         f"{run.data_dir}"
     )
 
@@ -318,8 +258,8 @@ def _summarize(report: Report, seconds: float) -> str:
     )
     failed = f", {len(report.failures()):,} failed" if report.failures() else ""
     return (
-        f"fetched {count['fetched']:,} files, {_size(moved)} in {seconds:.1f} s "
-        f"({_size(int(moved / max(seconds, 1e-9)))}/s); {count['present']:,} were here{failed}"
+        f"fetched {count['fetched']:,} files, {format_size(moved)} in {seconds:.1f} s "
+        f"({format_size(int(moved / max(seconds, 1e-9)))}/s); {count['present']:,} were here{failed}"
     )
 
 
@@ -351,12 +291,6 @@ def _read_number(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
-
-
-def _size(count: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(count)
 
 
 def _say(text: str) -> None:

@@ -155,14 +155,15 @@ def validate_config(config: dict[str, Any], schema_file: StrPath) -> None:
 
 def _explain_problem(problem: Any) -> str:
     if problem.validator == "required":
-        return f"the configuration lacks 'subject': {problem.schema['properties']['subject']['description']}"
+        expected = problem.schema["properties"]["subject"]["description"]
+        return f"the configuration lacks 'subject': {expected}"
     if problem.validator == "additionalProperties":
         return f"the configuration has an unknown key: {problem.message}"
     name, value = problem.path[0], problem.instance
     odd = next((v for v in value if not isinstance(v, str)), value) if _is_list(value) else value
     if isinstance(odd, (int, float)) and "string" in str(problem.schema):
         # YAML has made a number of it, so 01 has become 1 and 010 has become 8.
-        return f"{name}: {odd!r} is not a string; quote it, such as {name}: \"01\""
+        return f'{name}: {odd!r} is not a string; quote it, such as {name}: "01"'
     expected = problem.schema.get("description", problem.message)
     return f"{name}: {value!r} is not valid; expected: {expected}"
 

@@ -13,12 +13,18 @@ from laion_fmri.sample import serve_sample
 from laion_fmri.targets import find_aws_command
 
 STEPS = (
-    ("One session of one subject, with the mean-R2 map that loaders need:",
-     "download --subject sub-03 --ses ses-01 --n-jobs 2"),
-    ("The summaries of the same subject; what is here already stays:",
-     "download --subject sub-03 --ses averages --n-jobs 2"),
-    ("Both again. Sizes agree with the bucket, so there is nothing to do:",
-     "download --subject sub-03 --ses ses-01 averages --n-jobs 2"),
+    (
+        "One session of one subject, with the mean-R2 map that loaders need:",
+        "download --subject sub-03 --ses ses-01 --n-jobs 2",
+    ),
+    (
+        "The summaries of the same subject; what is here already stays:",
+        "download --subject sub-03 --ses averages --n-jobs 2",
+    ),
+    (
+        "Both again. Sizes agree with the bucket, so there is nothing to do:",
+        "download --subject sub-03 --ses ses-01 averages --n-jobs 2",
+    ),
     ("What the bucket has, and what of it is here now:", "info --subject sub-03"),
 )
 

@@ -147,5 +147,7 @@ def count_holdings(
             sum(row.status == "complete" for row in group),
             sum(row.size for row in group if row.status == "complete"),
         )
-        for (sub, ses), group in sorted(groups.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+        for (sub, ses), group in sorted(
+            groups.items(), key=lambda item: (item[0][0] or "", item[0][1])
+        )
     ]

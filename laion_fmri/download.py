@@ -7,6 +7,7 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("laion_fmri")
 
 Values = str | Iterable[str] | None
+Watch = Callable[[Targets, list[Row]], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass
@@ -130,18 +132,20 @@ class Run:
         done = [("present" if row.status == "complete" else None) for row in rows]
         return Report(rows, done, [""] * len(rows))
 
-    def fetch(self, watch: Callable[[Targets], Callable[[], None]] | None = None) -> Report:
+    def fetch(self, watch: Watch | None = None) -> Report:
         """Fetch what is not complete, and return what happened to each row.
 
         Without anything to do, nothing is started and nothing written. `watch` gets the targets
-        and returns what is to be called while the run lasts.
+        and the rows to fetch, and its context what is to be called while the run lasts.
         """
         if not self.table.incomplete():
             return self.preview()
         targets = self.plan()
-        said = run_workflow(
-            self.config, targets, self.n_jobs, watch(targets) if watch else lambda: None
-        )
+        targets.write()
+        targets.write_stamp(self.table.partial_paths())
+        watching = watch(targets, self.table.incomplete()) if watch else nullcontext(_do_nothing)
+        with watching as on_tick:
+            said = run_workflow(self.config, targets, self.n_jobs, on_tick)
         report = Report([], [], [], Path(targets.run_dir, "snakemake.log"))
         for row in self.table.rows:
             now = row._replace(status=compare(row.path, row.size))
@@ -229,6 +233,10 @@ def download(
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
     return report.to_frame()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def read_n_jobs(value: object) -> int:

@@ -114,12 +114,9 @@ def _near_misses(value: str, existing: list[str]) -> list[str]:
 
 
 def _read_subjects(subject: object) -> tuple[str, ...] | None:
-    values = [subject] if isinstance(subject, str) else _listed("subject", subject)
+    values = _read_strings("subject", subject)
     if not values:
         raise SubjectNotFoundError("subject is an empty list; name one, such as 'sub-03', or 'all'")
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(_not_a_string("subject", value))
     if "all" in values:
         return None
     labels = [value.removeprefix("sub-") for value in values]
@@ -134,13 +131,11 @@ def _read_subjects(subject: object) -> tuple[str, ...] | None:
 def _read_values(name: str, given: object) -> tuple[str, ...] | None:
     if given is None:
         return None
-    values = [given] if isinstance(given, str) else _listed(name, given)
+    values = _read_strings(name, given)
     if not values:
         raise SelectionError(f"{name} is an empty list; leave it out to select every {name}")
-    bare = {}
+    bare: dict[str, None] = {}  # a set that keeps its order
     for value in values:
-        if not isinstance(value, str):
-            raise TypeError(_not_a_string(name, value))
         label = value.removeprefix(f"{name}-") if name in ENTITIES else value
         label = label.removeprefix(".") if name == "extension" else label
         if not label:
@@ -149,12 +144,14 @@ def _read_values(name: str, given: object) -> tuple[str, ...] | None:
     return tuple(bare)
 
 
-def _listed(name: str, given: object) -> list[object]:
-    if isinstance(given, Iterable) and not isinstance(given, (bytes, bytearray, Mapping)):
-        return list(given)
-    raise TypeError(_not_a_string(name, given))
-
-
-def _not_a_string(name: str, value: object) -> str:
-    example = "'sub-03'" if name == "subject" else f"{str(value)!r}"
-    return f"{name}={value!r} is not a string; put it in quotes, such as {example}"
+def _read_strings(name: str, given: object) -> list[str]:
+    """Return the strings of a filter; anything else, such as the number 1 for "01", is refused."""
+    is_many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
+    values = list(given) if is_many else [given]  # type: ignore[call-overload]
+    strings = []
+    for value in values:
+        if not isinstance(value, str):
+            example = "sub-03" if name == "subject" else str(value)
+            raise TypeError(f"{name}={value!r} is not a string; put it in quotes: {example!r}")
+        strings.append(value)
+    return strings

@@ -69,6 +69,10 @@ class Table:
         """Return the rows whose file is missing or partial."""
         return [row for row in self.rows if row.status != "complete"]
 
+    def partial_paths(self) -> list[str]:
+        """Return the paths of the files whose size is wrong."""
+        return [row.path for row in self.rows if row.status == "partial"]
+
     def announce(self) -> None:
         """Issue the warnings as Python warnings, and log the notes."""
         for text in self.warnings:
@@ -216,9 +220,11 @@ def _list_trees(selection: Selection, bucket: Bucket) -> _Listed:
             raise _unknown_subject(subject, bucket)
     root, *stimuli = listings[len(walked) :]
     others = [item for item in root if item.key in dataset.ROOT_FILES]
-    return _Listed(list(subjects), [item for prefix in walked for item in found[prefix]], [
-        *others, *(item for listing in stimuli for item in listing)
-    ])
+    return _Listed(
+        list(subjects),
+        [item for prefix in walked for item in found[prefix]],
+        [*others, *(item for listing in stimuli for item in listing)],
+    )
 
 
 def list_subjects(bucket: Bucket) -> list[str]:

@@ -61,11 +61,7 @@ def plan_batches(
     small = sorted((key, size) for key, size in objects if size < LARGE and _home(key))
     share = max(BATCH_COST, -(-sum(map(_cost, small)) // max(workers, 1)))
     listed = sorted(listed)
-    return [
-        job
-        for chunk in _cut(small, share)
-        for job in _make_jobs(chunk, listed)
-    ]
+    return [job for chunk in _cut(small, share) for job in _make_jobs(chunk, listed)]
 
 
 def _home(key: str) -> str:

@@ -45,7 +45,7 @@ def run_workflow(
     config: Mapping[str, Any],
     targets: Targets,
     n_jobs: int,
-    on_tick: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], None],
 ) -> dict[str, Outcome]:
     """Run Snakemake on `targets` with `n_jobs` cores and return the outcome of each key.
 
@@ -64,7 +64,6 @@ def run_workflow(
         After the run has been stopped.
     """
     run_dir = Path(targets.run_dir)
-    targets.write()
     config_file = run_dir / "config.json"
     config_file.write_text(json.dumps({**config, "table": str(run_dir / "table.json")}))
     log = run_dir / "snakemake.log"

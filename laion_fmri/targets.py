@@ -14,12 +14,10 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from laion_fmri import transfer
-from laion_fmri.bids import parse_key
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import (
     check_data_dir,
@@ -33,7 +31,7 @@ from laion_fmri.config import (
 )
 from laion_fmri.errors import AwsNotFoundError
 from laion_fmri.filters import Selection
-from laion_fmri.keys import Row, Table, compare, find_keys
+from laion_fmri.keys import Table, compare, find_keys
 from laion_fmri.licenses import check_licenses
 from laion_fmri.plan import Job, plan_batches
 
@@ -49,17 +47,15 @@ class Targets:
     data_dir: str
     run_dir: str
     bucket: Bucket
-    rows: list[Row]
+    #: The size in bytes of every object of the selection, by key.
+    sizes: dict[str, int]
     batches: list[Job] = field(default_factory=list)
     #: Whether keys outside the selection may be looked up in the bucket: in the main process only.
     may_list: bool = False
 
-    def __post_init__(self) -> None:
-        self._by_key = {row.key: row for row in self.rows}
-
     def paths(self) -> list[str]:
         """Return the local path of every target of the selection."""
-        return [f"{self.data_dir}/{row.key}" for row in self.rows]
+        return [f"{self.data_dir}/{key}" for key in self.sizes]
 
     def outputs(self, job: Job) -> list[str]:
         """Return the constant outputs of a batch rule: a brace in a key is no wildcard."""
@@ -72,10 +68,10 @@ class Targets:
         Nothing if the file is missing; the stamp, which is newer, if its size is wrong; and for a
         complete file, or a key that the bucket does not have, a path that cannot exist.
         """
-        row = self._find(key)
-        if row is None:
+        size = self._find_size(key)
+        if size is None:
             return COMPLETE
-        match compare(f"{self.data_dir}/{key}", row.size):
+        match compare(f"{self.data_dir}/{key}", size):
             case "missing":
                 return []
             case "partial":
@@ -95,10 +91,9 @@ class Targets:
 
     def describe_single(self, key: str) -> str:
         """Return, as JSON, what the transfer of the single object `key` has to know."""
-        row = self._find(key)
-        size = row.size if row else 0
         digest = hashlib.sha256(key.encode()).hexdigest()[:10]
-        return json.dumps(self._describe(f"object_{digest}", None, (), [(key, size)]))
+        objects = [(key, self._find_size(key) or 0)]
+        return json.dumps(self._describe(f"object_{digest}", None, (), objects))
 
     def job_file(self, job: Job) -> str:
         """Return the file with what the transfer of a batch has to know."""
@@ -115,13 +110,13 @@ class Targets:
             "objects": objects,
         }
 
-    def _find(self, key: str) -> Row | None:
-        if key not in self._by_key and self.may_list:
+    def _find_size(self, key: str) -> int | None:
+        """Return the size of `key`, asking the bucket if it is outside the selection."""
+        if key not in self.sizes and self.may_list:
             found = next((o for o in self.bucket.list_objects(key) if o.key == key), None)
             if found:
-                row = Row(*found, *parse_key(key), f"{self.data_dir}/{key}", "missing")
-                self._by_key[key] = row
-        return self._by_key.get(key)
+                self.sizes[key] = found.size
+        return self.sizes.get(key)
 
     def write(self) -> None:
         """Write the table, the jobs and the stamp for the processes that Snakemake starts."""
@@ -131,25 +126,23 @@ class Targets:
         for job in self.batches:
             what = self._describe(job.name, job.prefix, job.patterns, job.objects)
             write_atomically(Path(self.job_file(job)), json.dumps(what))
-        rows = [
-            (*row[:3], row.last_modified.timestamp(), *row[4:])
-            for row in self.rows
-        ]
         content = {
             "data_dir": self.data_dir,
             "bucket": asdict(self.bucket),
-            "rows": rows,
+            "sizes": self.sizes,
             "batches": [asdict(job) for job in self.batches],
         }
         write_atomically(run_dir / "table.json", json.dumps(content))
-        self._write_stamp()
 
-    def _write_stamp(self) -> None:
-        """Give the stamp new content: Snakemake would see through a mere change of its time."""
-        partial = [row.path for row in self.rows if row.status == "partial"]
+    def write_stamp(self, partial: list[str]) -> None:
+        """Make the stamp newer than the files `partial`, if there are any.
+
+        It gets new content: Snakemake would see through a mere change of its time.
+        """
         if not partial:
             return
         stamp = Path(self.stamp)
+        stamp.parent.mkdir(exist_ok=True)
         write_atomically(stamp, f"{time.time_ns()}\n")
         newest = max(os.lstat(path).st_mtime for path in partial)
         if newest >= stamp.stat().st_mtime:  # a file from the future, or from another clock
@@ -159,7 +152,6 @@ class Targets:
 def read_targets(file: Path, *, may_list: bool = False) -> Targets:
     """Read the targets that the main process of a run has written to `file`."""
     content = json.loads(file.read_text())
-    rows = [Row(*row[:3], datetime.fromtimestamp(row[3]).astimezone(), *row[4:]) for row in content["rows"]]
     jobs = [
         Job(
             job["name"],
@@ -170,7 +162,7 @@ def read_targets(file: Path, *, may_list: bool = False) -> Targets:
         for job in content["batches"]
     ]
     bucket = Bucket(**content["bucket"])
-    return Targets(content["data_dir"], str(file.parent), bucket, rows, jobs, may_list)
+    return Targets(content["data_dir"], str(file.parent), bucket, content["sizes"], jobs, may_list)
 
 
 def open_targets(
@@ -198,7 +190,7 @@ def open_targets(
     bucket = Bucket.from_config(config)
     if not is_main:
         file = run_dir / "table.json"
-        empty = Targets(data_dir, str(run_dir), bucket, [])
+        empty = Targets(data_dir, str(run_dir), bucket, {})
         return (read_targets(file) if file.exists() else empty), Table([])
     selection = Selection.from_config(config)
     check_licenses(selection.include_stimuli, data_dir)
@@ -212,6 +204,7 @@ def open_targets(
             raise not_writable(Path(data_dir))
     if is_writable(Path(data_dir)):
         targets.write()
+        targets.write_stamp(table.partial_paths())
     return targets, table
 
 
@@ -221,7 +214,8 @@ def make_targets(
     """Return the targets of `table`, with its small incomplete objects in batches."""
     wanted = [(row.key, row.size) for row in table.incomplete()]
     batches = plan_batches(wanted, table.listed, workers) if wanted else []
-    return Targets(data_dir, str(run_dir), bucket, table.rows, batches)
+    sizes = {row.key: row.size for row in table.rows}
+    return Targets(data_dir, str(run_dir), bucket, sizes, batches)
 
 
 def _choose_data_dir(config: Mapping[str, Any]) -> str:
@@ -230,9 +224,8 @@ def _choose_data_dir(config: Mapping[str, Any]) -> str:
     A relative one belongs to the pipeline, like any folder of its results, and is made for it.
     """
     given = config.get("data_dir")
-    if given and not os.path.isabs(os.path.expanduser(given)):
-        make_data_dir(Path(given))
-        data_dir = os.path.normpath(given)
+    if given and not Path(given).expanduser().is_absolute():
+        data_dir = str(make_data_dir(Path(given)))
     else:
         data_dir = str(find_data_dir(given)[0])
     check_data_dir(Path(data_dir))

@@ -110,7 +110,14 @@ class Transfer:
         else:
             filters = [word for pattern in patterns for word in ("--include", pattern)]
             source = f"s3://{self.bucket}/{self.prefix}"
-            what = ["--recursive", source, str(self.staging / "objects"), "--exclude", "*", *filters]
+            what = [
+                "--recursive",
+                source,
+                str(self.staging / "objects"),
+                "--exclude",
+                "*",
+                *filters,
+            ]
         with tempfile.TemporaryFile("w+", dir=self.staging, errors="replace") as messages:
             process = subprocess.Popen(
                 [*self.aws, *what],
@@ -175,7 +182,7 @@ class Transfer:
         with self.record.open("a") as record:
             record.write(line + "\n")
         if reason:
-            print(f"{outcome}: {key}: {reason}", file=sys.stderr)
+            sys.stderr.write(f"{outcome}: {key}: {reason}\n")
 
     def _make_environment(self) -> dict[str, str]:
         """Return the user's environment without their AWS settings, and with ours."""

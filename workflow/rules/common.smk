@@ -29,9 +29,14 @@ def open_config():
         raise WorkflowError(str(error)) from None
 
 
-def explain_size(wildcards):
-    """Name the object and its size in bytes."""
-    return f"{wildcards.key}"
+def needs_object(wildcards):
+    """Return the input of a single object, which decides whether it is fetched."""
+    return TARGETS.needs(wildcards.key)
+
+
+def describe_object(wildcards):
+    """Return what the transfer of a single object has to know."""
+    return TARGETS.describe_single(wildcards.key)
 
 
 TARGETS, TABLE = open_config()

@@ -1,20 +1,20 @@
 rule fetch_object:
     """Fetch one object: large ones, and those that another pipeline names."""
     input:
-        lambda wildcards: TARGETS.needs(wildcards.key),
+        needs_object,
     output:
         f"{TARGETS.data_dir}/{{key}}",
     log:
         f"{TARGETS.data_dir}/.laion_fmri/logs/{{key}}",
-    params:
-        transfer=transfer_command(),
-        job=lambda wildcards: TARGETS.describe_single(wildcards.key),
-        aws=aws_command(),
-        options=TARGETS.bucket.aws_options(),
     wildcard_constraints:
         key=r"(?!\.laion_fmri/).+",
     conda:
         "../envs/awscli.yaml"
+    params:
+        transfer=transfer_command(),
+        job=describe_object,
+        aws=aws_command(),
+        options=TARGETS.bucket.aws_options(),
     message:
         "fetch {wildcards.key}"
     shell:
@@ -33,13 +33,13 @@ for job in TARGETS.batches:
             TARGETS.outputs(job),
         log:
             f"{TARGETS.data_dir}/.laion_fmri/logs/{job.name}",
+        conda:
+            "../envs/awscli.yaml"
         params:
             transfer=transfer_command(),
             job=f"@{TARGETS.job_file(job)}",
             aws=aws_command(),
             options=TARGETS.bucket.aws_options(),
-        conda:
-            "../envs/awscli.yaml"
         message:
             f"fetch {len(job.objects)} objects below {job.prefix}"
         shell:

@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment for the package, and
+# one for the AWS CLI, which cannot share it (see "The AWS CLI" in the README).
+PYTHON ?= python3
+BIN := .venv/bin
+export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint format clean
+
+demo: .venv/demo.done .venv-aws/done
+	$(BIN)/laion-fmri demo
+
+test: .venv/test.done .venv-aws/done
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.done .venv-aws/done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python tests/lint_workflow.py
+
+format: .venv/dev.done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+clean:
+	rm -rf .venv .venv-aws build dist *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# One step for each extra, so that the demo need not wait for the tools of the tests.
+.venv/%.done: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+.venv-aws/done:
+	$(PYTHON) -m venv .venv-aws
+	.venv-aws/bin/python -m pip install --quiet awscli
+	touch $@
