@@ -23,6 +23,7 @@ from laion_fmri.progress import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.download import Report, Run
+    from laion_fmri.keys import Row
 
 #: Exit status of the command.
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -237,30 +238,29 @@ def _run_demo(_arguments: argparse.Namespace) -> int:
 
 def _describe_plan(run: Run) -> str:
     rows, wanted = run.table.rows, run.table.incomplete()
-    here = len(rows) - len(wanted)
     partial = sum(row.status == "partial" for row in wanted)
-    again = f" ({partial} of them partial)" if partial else ""
+    again = f" ({partial:,} of them partial)" if partial else ""
     return (
-        f"{len(rows):,} files, {format_size(sum(row.size for row in rows))}: {here:,} here already, "
-        f"{len(wanted):,} to fetch{again}, {format_size(sum(row.size for row in wanted))}, into "
-        f"{run.data_dir}"
+        f"{len(rows):,} files, {_format_total(rows)}: {len(rows) - len(wanted):,} here already, "
+        f"{len(wanted):,} to fetch{again}, {_format_total(wanted)}, into {run.data_dir}"
     )
 
 
 def _summarize(report: Report, seconds: float) -> str:
-    count = {name: report.outcomes.count(name) for name in ("fetched", "present")}
-    if not count["fetched"] and not report.failures():
+    fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
+    failures = report.failures()
+    if not fetched and not failures:
         return "nothing to do: everything is here"
-    moved = sum(
-        row.size
-        for row, outcome in zip(report.rows, report.outcomes, strict=True)
-        if outcome == "fetched"
-    )
-    failed = f", {len(report.failures()):,} failed" if report.failures() else ""
+    rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
+    failed = f", {len(failures):,} failed" if failures else ""
     return (
-        f"fetched {count['fetched']:,} files, {format_size(moved)} in {seconds:.1f} s "
-        f"({format_size(int(moved / max(seconds, 1e-9)))}/s); {count['present']:,} were here{failed}"
+        f"fetched {len(fetched):,} files, {_format_total(fetched)} in {seconds:.1f} s ({rate}/s); "
+        f"{report.outcomes.count('present'):,} were here{failed}"
     )
+
+
+def _format_total(rows: Sequence[Row]) -> str:
+    return format_size(sum(row.size for row in rows))
 
 
 def _ask_for_licence(data_dir: str | None) -> bool:
