@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from laion_fmri.transfer import escape_glob
+from laion_fmri.transfer import escape_glob, escape_pattern
 
 MIB = 2**20
 #: Objects from this size on (bytes) get a job each.
@@ -133,12 +133,6 @@ def cover(keys: Sequence[str], listed: Sequence[str], prefix: str) -> list[str]:
             patterns.append(pattern)
             missing.difference_update(candidates[pattern])
     return patterns
-
-
-def escape_pattern(name: str) -> str:
-    """Escape `name` so that as a value of ``--include`` it matches itself and is no option."""
-    escaped = escape_glob(name)
-    return f"[-]{escaped[1:]}" if escaped.startswith("-") else escaped
 
 
 def _shortest_beginnings(others: list[str]) -> Callable[[str], str]:

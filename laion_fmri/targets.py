@@ -107,6 +107,7 @@ class Targets:
             "run_dir": self.run_dir,
             "prefix": prefix,
             "patterns": patterns,
+            "connections": 10,
             "objects": objects,
         }
 

@@ -3,9 +3,10 @@
 Called by path from the rules in ``workflow/rules/fetch.smk``, with nothing but the standard
 library, so that it starts in milliseconds and runs with any Python a rule environment brings.
 
-What arrives is staged in ``<data_dir>/.laion_fmri/partial/``, compared with the size of the listing
-and moved into place; what does not is tried again, unless the bucket said 403 or 404. The outcome
-of each object goes, one line of JSON, to ``<run_dir>/outcomes/<job>.jsonl``.
+What arrives is staged in ``<data_dir>/.laion_fmri/partial/``, compared with the size that was listed
+and moved into place at once, so that a batch that is stopped keeps what it has. What does not come
+is tried again, unless the bucket said 403 or 404. The outcome of each object goes, as one line of
+JSON, to ``<run_dir>/outcomes/<job>.jsonl``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from typing import Any
 ATTEMPTS = 3
 #: Seconds before the second run of aws; doubled for the third.
 BACKOFF = 2.0
-#: Requests of one aws process that are under way at once, and attempts at each.
+#: Seconds between two looks at what has arrived.
+TICK = 0.5
+#: The settings of aws, see https://docs.aws.amazon.com/cli/latest/topic/s3-config.html.
 TRANSFER_CONFIG = """\
 [default]
 retry_mode = standard
 max_attempts = 5
 s3 =
-  max_concurrent_requests = 10
+  max_concurrent_requests = {connections}
   addressing_style = {addressing_style}
 """
 #: aws has no exit status of its own for these; its message names the HTTP status.
@@ -64,7 +67,9 @@ class Transfer:
         self.bucket: str = job["bucket"]
         self.prefix: str | None = job["prefix"]
         self.patterns: list[str] = job["patterns"]
+        self.connections: int = job["connections"]
         self.sizes: dict[str, int] = dict(job["objects"])
+        self.pending = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.data_dir = Path(job["data_dir"])
         self.record = Path(job["run_dir"], "outcomes", job["name"] + ".jsonl")
         self.failed = False
@@ -83,24 +88,22 @@ class Transfer:
         return int(self.failed)
 
     def _fetch_all(self) -> None:
-        pending, patterns = dict.fromkeys(self.sizes, ""), self.patterns
+        patterns = self.patterns
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(BACKOFF * 2 ** (attempt - 1))
             messages = self._run_aws(patterns)
-            for key in list(pending):
-                if self._move_into_place(key, pending):
-                    del pending[key]
-                elif outcome := self._read_refusal(key, messages):
-                    self._write_outcome(key, *outcome)
-                    del pending[key]
-            if not pending:
+            self._collect()
+            for key in list(self.pending):
+                if refusal := self._read_refusal(key, messages):
+                    self._settle(key, *refusal)
+            if not self.pending:
                 return
-            patterns = [escape_glob(key[len(self.prefix or "") :]) for key in pending]
-            reason = _last_line(messages)
-            pending = {key: problem or reason for key, problem in pending.items()}
-        for key, problem in pending.items():
-            self._write_outcome(key, "failed", problem)
+            self._note_problems(messages)
+            start = len(self.prefix or "")
+            patterns = [escape_pattern(key[start:]) for key in self.pending]
+        for key, problem in list(self.pending.items()):
+            self._settle(key, "failed", problem)
 
     def _run_aws(self, patterns: list[str]) -> str:
         """Run aws once for everything `patterns` name; return what it said on stderr."""
@@ -127,7 +130,7 @@ class Transfer:
                 stderr=messages,
             )
             try:
-                _wait_with_parent(process)
+                self._wait_for(process)
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -137,46 +140,73 @@ class Transfer:
         sys.stderr.write(said)
         return said or f"aws ended with exit status {process.returncode}"
 
-    def _move_into_place(self, key: str, problems: dict[str, str]) -> bool:
-        """Move the staged file of `key` to its path if its size is right; else note why not."""
+    def _wait_for(self, process: subprocess.Popen[Any]) -> None:
+        """Wait for `process`, moving what arrives; end it when the Snakemake above us is gone."""
+        parent = os.getppid()
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=TICK)
+            if os.getppid() != parent:
+                raise SystemExit("the workflow that started this transfer is gone")
+            if self.prefix is not None:
+                self._collect()
+
+    def _collect(self) -> None:
+        """Move the staged files that are whole into place; aws renames each when it has ended."""
+        for key, staged in self._list_staged():
+            with contextlib.suppress(FileNotFoundError):
+                if key in self.pending and staged.stat().st_size == self.sizes[key]:
+                    self._move_into_place(key, staged)
+
+    def _list_staged(self) -> list[tuple[str, Path]]:
         if self.prefix is None:
-            staged = self.staging / "object"
-        else:
-            staged = self.staging / "objects" / key[len(self.prefix) :]
-        try:
-            size = staged.stat().st_size
-        except FileNotFoundError:
-            problems[key] = ""
-            return False
-        if size != self.sizes[key]:
-            problems[key] = (
-                f"{size:,} bytes arrived, {self.sizes[key]:,} were listed: the object has changed "
-                "in the bucket, or the transfer was cut short"
-            )
-            staged.unlink()
-            return False
+            return [(key, self.staging / "object") for key in self.sizes]
+        top = self.staging / "objects"
+        return [
+            (self.prefix + Path(folder, name).relative_to(top).as_posix(), Path(folder, name))
+            for folder, _, names in os.walk(top)
+            for name in names
+        ]
+
+    def _move_into_place(self, key: str, staged: Path) -> None:
         target = self.data_dir / key
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.utime(staged)  # aws sets the time of the upload, which is older than any stamp
             staged.replace(target)
         except OSError as error:
-            problems[key] = f"cannot write {target}: {error.strerror}"
-            return False
-        self._write_outcome(key, "fetched", "")
-        return True
+            self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
+        else:
+            self._settle(key, "fetched", "")
+
+    def _note_problems(self, messages: str) -> None:
+        """Note what went wrong with each object that has not arrived, and drop what is of it."""
+        staged = dict(self._list_staged())
+        for key in self.pending:
+            self.pending[key] = self._find_line(key, messages) or _last_line(messages)
+            with contextlib.suppress(KeyError, FileNotFoundError):
+                size = staged[key].stat().st_size
+                self.pending[key] = (
+                    f"{size:,} bytes arrived, {self.sizes[key]:,} were listed: the object has "
+                    "changed in the bucket, or the transfer was cut short"
+                )
+                staged[key].unlink()
 
     def _read_refusal(self, key: str, messages: str) -> tuple[str, str] | None:
         """Find in aws's messages that the bucket has refused `key` for good."""
-        name = f"s3://{self.bucket}/{key} to "
-        for line in messages.splitlines():
-            if self.prefix is None or name in line:
-                for code, outcome in FINAL.items():
-                    if code in line:
-                        return outcome
-        return None
+        line = self._find_line(key, messages)
+        return next((outcome for code, outcome in FINAL.items() if code in line), None)
 
-    def _write_outcome(self, key: str, outcome: str, reason: str) -> None:
+    def _find_line(self, key: str, messages: str) -> str:
+        """Return the line of aws's messages that is about `key`, or nothing."""
+        if self.prefix is None:
+            return _last_line(messages)
+        name = f"s3://{self.bucket}/{key} to "
+        return next((line for line in messages.splitlines() if name in line), "")
+
+    def _settle(self, key: str, outcome: str, reason: str) -> None:
+        """Record the outcome of `key`, which is then no longer pending."""
+        del self.pending[key]
         self.failed |= outcome != "fetched"
         line = json.dumps({"key": key, "outcome": outcome, "reason": reason})
         with self.record.open("a") as record:
@@ -194,7 +224,9 @@ class Transfer:
         }
         config = self.staging / "aws.config"
         style = "path" if "--endpoint-url" in self.aws else "auto"
-        config.write_text(TRANSFER_CONFIG.format(addressing_style=style))
+        config.write_text(
+            TRANSFER_CONFIG.format(connections=self.connections, addressing_style=style)
+        )
         return environment | {
             "AWS_CONFIG_FILE": str(config),
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -208,16 +240,10 @@ def escape_glob(text: str) -> str:
     return "".join(f"[{c}]" if c in "[*?" else c for c in text)
 
 
-def _wait_with_parent(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """Wait for `process`; end it when the Snakemake that started us is gone."""
-    parent = os.getppid()
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.5)
-            return
-        if os.getppid() != parent:
-            process.terminate()
-            raise SystemExit("the workflow that started this transfer is gone")
+def escape_pattern(name: str) -> str:
+    """Escape `name` so that as a value of ``--include`` it matches itself and is no option."""
+    escaped = escape_glob(name)
+    return f"[-]{escaped[1:]}" if escaped.startswith("-") else escaped
 
 
 def _last_line(messages: str) -> str:
