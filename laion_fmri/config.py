@@ -63,7 +63,10 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
         )
     file = _saved_choice_file()
     try:
-        return Path(json.loads(file.read_text())["data_dir"]), f"saved in {file}"
+        saved = Path(json.loads(file.read_text())["data_dir"])
+        if not saved.is_absolute():
+            raise ValueError(f"{str(saved)!r} is no absolute path")
+        return saved, f"saved in {file}"
     except FileNotFoundError:
         raise DataDirNotSetError(
             "no data directory is chosen; run 'laion-fmri config --data-dir DIR', set "
@@ -71,7 +74,7 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
         ) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataDirNotSetError(
-            f"the saved choice in {file} cannot be read ({error!r}); run 'laion-fmri config "
+            f"the saved choice in {file} cannot be used ({error!r}); run 'laion-fmri config "
             "--data-dir DIR' to write it anew"
         ) from None
 

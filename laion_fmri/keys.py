@@ -146,15 +146,20 @@ def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
     listed = _list_trees(selection, bucket)
     parsed = [(item, parse_key(item.key)) for item in listed.brain]
     matched = [(item, p) for item, p in parsed if selection.matches(p)]
+    others = [(item, parse_key(item.key)) for item in listed.others]
     held_out = [(item, p) for item, p in matched if selection.is_held_out(item.key, p)]
-    notes, complaints = _explain_held_out(selection, {p.ses for _, p in held_out} - {None})
+    notes, complaints = _explain_held_out(
+        selection,
+        {p.ses for _, p in held_out} - {None},
+        [item.key for item in (*listed.brain, *listed.others)],
+    )
     complaints += _explain_filters(selection, [p for _, p in parsed], listed.subjects)
     if len(matched) == len(held_out):
         complaints = complaints or ["each filter matches something, but no key matches them all"]
         raise SelectionError("; ".join(["the selection matches nothing", *complaints]))
     chosen = {item.key: (item, p) for item, p in matched}
     chosen |= {item.key: (item, p) for item, p in parsed if selection.is_pinned(p)}
-    chosen |= {item.key: (item, parse_key(item.key)) for item in listed.others}
+    chosen |= {item.key: (item, p) for item, p in others}
     root = os.fspath(data_dir)
     rows, refused = [], []
     for key in sorted(chosen):
@@ -244,19 +249,19 @@ def _unknown_subject(subject: str, bucket: Bucket) -> SubjectNotFoundError:
 
 
 def _explain_held_out(
-    selection: Selection, sessions: set[str | None]
+    selection: Selection, sessions: set[str | None], listed: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Return the notes and the warnings that held-out sessions call for."""
+    """Return the notes and the warnings that call for what the bucket does not give out."""
     named = [ses for ses in selection.filters.get("ses", ()) if ses in selection.held_out_sessions]
     ask = f"ask for access at {dataset.REQUEST_URL}"
-    if named:
-        listed = ", ".join(f"ses-{ses}" for ses in named)
-        be = "is" if len(named) == 1 else "are"
-        return [], [f"{listed} {be} held out: listed, but not given out; {ask}"]
-    if sessions:
-        listed = ", ".join(f"ses-{ses}" for ses in sorted(map(str, sessions)))
-        return [f"left out, being held out: {listed}; {ask}"], []
-    return [], []
+    left_out = [f"ses-{ses}" for ses in sorted(map(str, sessions)) if ses not in named]
+    left_out += sorted(set(selection.restricted_keys).intersection(listed))
+    notes = [f"left out, not being public: {', '.join(left_out)}; {ask}"] if left_out else []
+    if not named:
+        return notes, []
+    be = "is" if len(named) == 1 else "are"
+    names = ", ".join(f"ses-{ses}" for ses in named)
+    return notes, [f"{names} {be} held out: listed, but not given out; {ask}"]
 
 
 def _explain_filters(

@@ -62,7 +62,7 @@ def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = No
 
 def has_accepted_stimuli(data_dir: StrPath) -> bool:
     """Whether the licence of the stimuli has been accepted for `data_dir`."""
-    return "stimuli" in _read_record(Path(data_dir))
+    return bool(_read_record(Path(data_dir)).get("stimuli"))
 
 
 def check_licenses(include_stimuli: bool, data_dir: StrPath) -> None:

@@ -3,10 +3,10 @@
 Called by path from the rules in ``workflow/rules/fetch.smk``, with nothing but the standard
 library, so that it starts in milliseconds and runs with any Python a rule environment brings.
 
-What arrives is staged in ``<data_dir>/.laion_fmri/partial/``, compared with the size that was listed
-and moved into place at once, so that a batch that is stopped keeps what it has. What does not come
-is tried again, unless the bucket said 403 or 404. The outcome of each object goes, as one line of
-JSON, to ``<run_dir>/outcomes/<job>.jsonl``.
+What arrives goes to ``<data_dir>/.laion_fmri/partial/``, is compared with the listed size and moved
+into place at once, so that a batch that is stopped keeps what it has. What does not come is tried
+again, unless the bucket said 403 or 404. The outcome of each object goes, as one line of JSON, to
+``<run_dir>/outcomes/<job>.jsonl``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,12 +39,13 @@ s3 =
   max_concurrent_requests = {connections}
   addressing_style = {addressing_style}
 """
-#: aws has no exit status of its own for these; its message names the HTTP status.
+#: aws has no exit status of its own for these; its message names the HTTP status or S3's word.
+ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 FINAL = {
-    "(403)": ("denied", "access denied (403)"),
-    "(AccessDenied)": ("denied", "access denied (403)"),
-    "(404)": ("failed", "no longer in the bucket (404)"),
-    "(NoSuchKey)": ("failed", "no longer in the bucket (404)"),
+    "403": ("denied", "access denied (403)"),
+    "AccessDenied": ("denied", "access denied (403)"),
+    "404": ("failed", "no longer in the bucket (404)"),
+    "NoSuchKey": ("failed", "no longer in the bucket (404)"),
 }
 
 
@@ -67,7 +69,7 @@ class Transfer:
         self.bucket: str = job["bucket"]
         self.prefix: str | None = job["prefix"]
         self.patterns: list[str] = job["patterns"]
-        self.connections: int = job["connections"]
+        self.connections: int = job.get("connections", 10)
         self.sizes: dict[str, int] = dict(job["objects"])
         self.pending = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.data_dir = Path(job["data_dir"])
@@ -106,7 +108,7 @@ class Transfer:
             self._settle(key, "failed", problem)
 
     def _run_aws(self, patterns: list[str]) -> str:
-        """Run aws once for everything `patterns` name; return what it said on stderr."""
+        """Run aws once for everything `patterns` name; return what it complains of, if anything."""
         if self.prefix is None:
             (key,) = self.sizes
             what = [f"s3://{self.bucket}/{key}", str(self.staging / "object")]
@@ -138,6 +140,8 @@ class Transfer:
             messages.seek(0)
             said = messages.read()
         sys.stderr.write(said)
+        if process.returncode == 0 and not said:
+            return ""
         return said or f"aws ended with exit status {process.returncode}"
 
     def _wait_for(self, process: subprocess.Popen[Any]) -> None:
@@ -193,9 +197,14 @@ class Transfer:
                 staged[key].unlink()
 
     def _read_refusal(self, key: str, messages: str) -> tuple[str, str] | None:
-        """Find in aws's messages that the bucket has refused `key` for good."""
-        line = self._find_line(key, messages)
-        return next((outcome for code, outcome in FINAL.items() if code in line), None)
+        """Find in aws's messages that the bucket has refused `key` for good.
+
+        A recursive copy that ends well without the object has not found it in its listing.
+        """
+        if not messages and key not in dict(self._list_staged()):
+            return FINAL["404"]
+        said = ERROR.search(self._find_line(key, messages).replace(key, ""))
+        return FINAL.get(said[1]) if said else None
 
     def _find_line(self, key: str, messages: str) -> str:
         """Return the line of aws's messages that is about `key`, or nothing."""
