@@ -106,6 +106,11 @@ def check_data_dir(path: Path) -> None:
             f"the data directory {path} does not exist; create it with 'laion-fmri config "
             f"--data-dir {path}' or mkdir, or choose another"
         )
+    if "{" in str(path):
+        raise DataDirError(
+            f"the path {path} has a brace in it, which Snakemake would read as a wildcard; choose "
+            "a data directory without one"
+        )
     if not path.is_dir():
         raise DataDirError(f"the data directory {path} is a file; choose a directory")
     try:

@@ -190,12 +190,16 @@ def compare(path: str, size: int) -> Status:
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether `key` names a file inside the data directory, outside our own state, on any disk."""
+    """Whether `key` names a file inside the data directory, outside our own state, on any disk.
+
+    A brace is refused as well: Snakemake reads a wildcard in it and has no way to escape one.
+    """
     parts = key.split("/")
     return (
         all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
         and parts[0] != ".laion_fmri"
         and key.isprintable()
+        and not set("{}") & set(key)
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from laion_fmri.transfer import escape_glob, escape_pattern
@@ -25,17 +25,61 @@ BATCH_COST = 32 * MIB
 MATCH_BUDGET = 100_000
 
 
+#: Requests that are under way at once for each worker, however few processes do the work.
+CONNECTIONS = 10
+
+
 @dataclass(frozen=True)
 class Job:
-    """A batch: `objects` (key, size in bytes) that one recursive copy of `prefix` brings.
+    """What one aws process brings: a batch of objects, or a single one.
 
-    `patterns`, relative to `prefix` and in aws's syntax, match these keys and no other listed one.
+    Attributes
+    ----------
+    name : str
+    prefix : str or None
+        The folder that a recursive copy lists; None for a single object.
+    patterns : tuple of str
+        Relative to `prefix` and in aws's syntax; they match the keys of the batch and no other.
+    objects : tuple of (str, int)
+        The keys and their sizes in bytes.
+    connections : int
+        Requests that are under way at once.
     """
 
     name: str
-    prefix: str
+    prefix: str | None
     patterns: tuple[str, ...]
     objects: tuple[tuple[str, int], ...]
+    connections: int = CONNECTIONS
+
+
+def plan_jobs(
+    objects: Iterable[tuple[str, int]], listed: Sequence[str], workers: int, cpus: int
+) -> list[Job]:
+    """Share out `objects` (key, size) among at most `workers` processes at a time.
+
+    Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
+    down; they share the connections of all workers instead. Objects at the root of the bucket,
+    below which a recursive copy would list everything, are left to the rule for single objects.
+
+    Returns
+    -------
+    list of Job
+        The largest work first, so that no worker is left with it at the end.
+    """
+    objects = list(objects)
+    processes = max(1, min(workers, cpus))
+    jobs = [
+        replace(batch, connections=CONNECTIONS * workers // processes)
+        for batch in plan_batches(objects, listed, processes)
+    ]
+    jobs += [make_single(key, size) for key, size in objects if size >= LARGE and _home(key)]
+    return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
+
+
+def make_single(key: str, size: int) -> Job:
+    """Return the job that fetches one object alone."""
+    return Job(f"object_{_digest(key)}", None, (), ((key, size),))
 
 
 def plan_batches(
@@ -97,8 +141,12 @@ def _make_jobs(chunk: list[tuple[str, int]], listed: Sequence[str]) -> list[Job]
     if len(within) * len(patterns) > MATCH_BUDGET and len(chunk) > 1:
         middle = len(chunk) // 2
         return _make_jobs(chunk[:middle], listed) + _make_jobs(chunk[middle:], listed)
-    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:10]
-    return [Job(f"batch_{digest}", prefix, tuple(patterns), tuple(chunk))]
+    name = "batch_" + _digest("\n".join(keys))
+    return [Job(name, prefix, tuple(patterns), tuple(chunk))]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _common_folder(keys: list[str]) -> str:

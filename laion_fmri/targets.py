@@ -33,7 +33,7 @@ from laion_fmri.errors import AwsNotFoundError
 from laion_fmri.filters import Selection
 from laion_fmri.keys import Table, compare, find_keys
 from laion_fmri.licenses import check_licenses
-from laion_fmri.plan import Job, plan_batches
+from laion_fmri.plan import Job, make_single, plan_jobs
 
 #: The input of a complete target. No rule can make it, so Snakemake takes the target for the source
 #: file that it is, whatever has changed since it was fetched.
@@ -49,7 +49,7 @@ class Targets:
     bucket: Bucket
     #: The size in bytes of every object of the selection, by key.
     sizes: dict[str, int]
-    batches: list[Job] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
     #: Whether keys outside the selection may be looked up in the bucket: in the main process only.
     may_list: bool = False
 
@@ -58,9 +58,8 @@ class Targets:
         return [f"{self.data_dir}/{key}" for key in self.sizes]
 
     def outputs(self, job: Job) -> list[str]:
-        """Return the constant outputs of a batch rule: a brace in a key is no wildcard."""
-        paths = [f"{self.data_dir}/{key}" for key, _ in job.objects]
-        return [path.replace("{", "{{").replace("}", "}}") for path in paths]
+        """Return the outputs of a planned job."""
+        return [f"{self.data_dir}/{key}" for key, _ in job.objects]
 
     def needs(self, key: str) -> str | list[str]:
         """Return the input of the rule that fetches `key`: it decides whether the rule runs.
@@ -80,7 +79,7 @@ class Targets:
                 return COMPLETE
 
     def needs_of(self, job: Job) -> list[str]:
-        """Return the input of a batch rule: the stamp if any of its files has the wrong size."""
+        """Return the input of a planned job: the stamp if any of its files has the wrong size."""
         stale = any(self.needs(key) == self.stamp for key, _ in job.objects)
         return [self.stamp] if stale else []
 
@@ -91,25 +90,22 @@ class Targets:
 
     def describe_single(self, key: str) -> str:
         """Return, as JSON, what the transfer of the single object `key` has to know."""
-        digest = hashlib.sha256(key.encode()).hexdigest()[:10]
-        objects = [(key, self._find_size(key) or 0)]
-        return json.dumps(self._describe(f"object_{digest}", None, (), objects))
+        return json.dumps(self._describe(make_single(key, self._find_size(key) or 0)))
 
     def job_file(self, job: Job) -> str:
-        """Return the file with what the transfer of a batch has to know."""
+        """Return the file with what the transfer of a planned job has to know."""
         return f"{self.run_dir}/{job.name}.json"
 
-    def _describe(self, name: str, prefix: str | None, patterns: Any, objects: Any) -> Any:
-        return {
-            "name": name,
-            "bucket": self.bucket.name,
-            "data_dir": self.data_dir,
-            "run_dir": self.run_dir,
-            "prefix": prefix,
-            "patterns": patterns,
-            "connections": 10,
-            "objects": objects,
-        }
+    def describe(self, job: Job) -> str:
+        """Say what a planned job fetches."""
+        size = f"{sum(size for _, size in job.objects) / 1e6:,.1f} MB"
+        if job.prefix is None:
+            return f"fetch {job.objects[0][0]} ({size})"
+        return f"fetch {len(job.objects):,} objects below {job.prefix} ({size})"
+
+    def _describe(self, job: Job) -> dict[str, Any]:
+        where = {"bucket": self.bucket.name, "data_dir": self.data_dir, "run_dir": self.run_dir}
+        return asdict(job) | where
 
     def _find_size(self, key: str) -> int | None:
         """Return the size of `key`, asking the bucket if it is outside the selection."""
@@ -124,14 +120,13 @@ class Targets:
         run_dir = Path(self.run_dir)
         shutil.rmtree(run_dir / "outcomes", ignore_errors=True)
         run_dir.mkdir(parents=True, exist_ok=True)
-        for job in self.batches:
-            what = self._describe(job.name, job.prefix, job.patterns, job.objects)
-            write_atomically(Path(self.job_file(job)), json.dumps(what))
+        for job in self.jobs:
+            write_atomically(Path(self.job_file(job)), json.dumps(self._describe(job)))
         content = {
             "data_dir": self.data_dir,
             "bucket": asdict(self.bucket),
             "sizes": self.sizes,
-            "batches": [asdict(job) for job in self.batches],
+            "jobs": [asdict(job) for job in self.jobs],
         }
         write_atomically(run_dir / "table.json", json.dumps(content))
 
@@ -154,13 +149,8 @@ def read_targets(file: Path, *, may_list: bool = False) -> Targets:
     """Read the targets that the main process of a run has written to `file`."""
     content = json.loads(file.read_text())
     jobs = [
-        Job(
-            job["name"],
-            job["prefix"],
-            tuple(job["patterns"]),
-            tuple((key, size) for key, size in job["objects"]),
-        )
-        for job in content["batches"]
+        Job(**job | {"objects": tuple((key, size) for key, size in job["objects"])})
+        for job in content["jobs"]
     ]
     bucket = Bucket(**content["bucket"])
     return Targets(content["data_dir"], str(file.parent), bucket, content["sizes"], jobs, may_list)
@@ -212,11 +202,11 @@ def open_targets(
 def make_targets(
     table: Table, bucket: Bucket, data_dir: str, run_dir: Path, workers: int
 ) -> Targets:
-    """Return the targets of `table`, with its small incomplete objects in batches."""
+    """Return the targets of `table`, with jobs for what is not complete."""
     wanted = [(row.key, row.size) for row in table.incomplete()]
-    batches = plan_batches(wanted, table.listed, workers) if wanted else []
+    jobs = plan_jobs(wanted, table.listed, workers, os.cpu_count() or 1) if wanted else []
     sizes = {row.key: row.size for row in table.rows}
-    return Targets(data_dir, str(run_dir), bucket, sizes, batches)
+    return Targets(data_dir, str(run_dir), bucket, sizes, jobs)
 
 
 def _choose_data_dir(config: Mapping[str, Any]) -> str:

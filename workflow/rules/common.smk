@@ -1,4 +1,3 @@
-import logging
 import sys
 from pathlib import Path
 
@@ -40,5 +39,6 @@ def describe_object(wildcards):
 
 
 TARGETS, TABLE = open_config()
+DATA = TARGETS.data_dir
 for text in TABLE.warnings + TABLE.notes:
     print(f"laion-fmri: {text}", file=sys.stderr)

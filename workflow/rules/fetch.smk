@@ -3,9 +3,9 @@ rule fetch_object:
     input:
         needs_object,
     output:
-        f"{TARGETS.data_dir}/{{key}}",
+        f"{DATA}/{{key}}",
     log:
-        f"{TARGETS.data_dir}/.laion_fmri/logs/{{key}}",
+        f"{DATA}/.laion_fmri/logs/{{key}}",
     wildcard_constraints:
         key=r"(?!\.laion_fmri/).+",
     conda:
@@ -22,7 +22,7 @@ rule fetch_object:
         " {params.aws:q} s3 cp {params.options:q} 2> {log:q}"
 
 
-for job in TARGETS.batches:
+for index, job in enumerate(TARGETS.jobs):
 
     rule:
         name:
@@ -32,7 +32,8 @@ for job in TARGETS.batches:
         output:
             TARGETS.outputs(job),
         log:
-            f"{TARGETS.data_dir}/.laion_fmri/logs/{job.name}",
+            f"{DATA}/.laion_fmri/logs/{job.name}",
+        priority: len(TARGETS.jobs) - index
         conda:
             "../envs/awscli.yaml"
         params:
@@ -41,7 +42,7 @@ for job in TARGETS.batches:
             aws=aws_command(),
             options=TARGETS.bucket.aws_options(),
         message:
-            f"fetch {len(job.objects)} objects below {job.prefix}"
+            TARGETS.describe(job)
         shell:
             "exec {params.transfer:q} {params.job:q} --"
             " {params.aws:q} s3 cp {params.options:q} 2> {log:q}"
