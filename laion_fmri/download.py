@@ -29,7 +29,7 @@ from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare, find_keys
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
-from laion_fmri.runner import run_workflow
+from laion_fmri.runner import Outcome, run_workflow
 from laion_fmri.targets import Targets, find_aws_command, make_targets
 
 if TYPE_CHECKING:
@@ -143,9 +143,12 @@ class Run:
         targets = self.plan()
         targets.write()
         targets.write_stamp(self.table.partial_paths())
-        watching = watch(targets, self.table.incomplete()) if watch else nullcontext(_do_nothing)
-        with watching as on_tick:
-            said = run_workflow(self.config, targets, self.n_jobs, on_tick)
+        said = {key: Outcome("failed", why) for key, why in self.table.obstacles().items()}
+        wanted = [row for row in self.table.incomplete() if row.key not in said]
+        if wanted:
+            watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
+            with watching as on_tick:
+                said |= run_workflow(self.config, targets, self.n_jobs, on_tick)
         report = Report([], [], [], Path(targets.run_dir, "snakemake.log"))
         for row in self.table.rows:
             now = row._replace(status=compare(row.path, row.size))

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from stat import S_ISREG
+from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from laion_fmri import dataset
@@ -69,9 +70,16 @@ class Table:
         """Return the rows whose file is missing or partial."""
         return [row for row in self.rows if row.status != "complete"]
 
+    def obstacles(self) -> dict[str, str]:
+        """Return what keeps a key from being fetched, by key; nothing of it is ours to remove."""
+        found = {row.key: find_obstacle(row.path) for row in self.incomplete()}
+        return {key: obstacle for key, obstacle in found.items() if obstacle}
+
     def partial_paths(self) -> list[str]:
         """Return the paths of the files whose size is wrong."""
-        return [row.path for row in self.rows if row.status == "partial"]
+        return [
+            row.path for row in self.rows if row.status == "partial" and Path(row.path).is_file()
+        ]
 
     def announce(self) -> None:
         """Issue the warnings as Python warnings, and log the notes."""
@@ -187,6 +195,21 @@ def compare(path: str, size: int) -> Status:
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
+
+
+def find_obstacle(path: str) -> str | None:
+    """Say what stands at `path` that is no file and has to be moved away by hand, if anything."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    if S_ISDIR(found.st_mode):
+        return f"there is a folder at {path}; move it away"
+    if S_ISLNK(found.st_mode) and not Path(path).exists():
+        return f"there is a link to nowhere at {path}; mend or remove it"
+    if S_ISREG(found.st_mode) or S_ISLNK(found.st_mode):
+        return None
+    return f"there is something at {path} that is no file; move it away"
 
 
 def is_safe_key(key: str) -> bool:

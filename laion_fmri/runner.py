@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from laion_fmri.errors import WorkflowFailedError
-from laion_fmri.targets import Targets
+from laion_fmri.targets import Targets, aws_command
 
 #: Seconds between two looks at a run.
 TICK = 0.25
@@ -74,7 +74,7 @@ def run_workflow(
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"},
+            env=_make_environment(),
         )
         try:
             while process.poll() is None:
@@ -132,6 +132,11 @@ def _make_command(run_dir: Path, config_file: Path, n_jobs: int) -> list[str]:
         *["--keep-going", "--keep-incomplete", "--ignore-incomplete"],
         *["--nolock", "--drop-metadata", "--nocolor"],
     ]
+
+
+def _make_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+    return kept | {"LAION_FMRI_AWS": aws_command()}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -133,16 +133,18 @@ class Targets:
     def write_stamp(self, partial: list[str]) -> None:
         """Make the stamp newer than the files `partial`, if there are any.
 
-        It gets new content: Snakemake would see through a mere change of its time.
+        It gets new content: Snakemake would see through a mere change of its time. A broken file
+        from the future, or with the time of another clock, is set back.
         """
         if not partial:
             return
         stamp = Path(self.stamp)
         stamp.parent.mkdir(exist_ok=True)
         write_atomically(stamp, f"{time.time_ns()}\n")
-        newest = max(os.lstat(path).st_mtime for path in partial)
-        if newest >= stamp.stat().st_mtime:  # a file from the future, or from another clock
-            os.utime(stamp, (newest + 1, newest + 1))
+        now = stamp.stat().st_mtime
+        for path in map(Path, partial):
+            if path.stat().st_mtime >= now:
+                os.utime(path, (now - 1, now - 1))
 
 
 def read_targets(file: Path, *, may_list: bool = False) -> Targets:
@@ -196,6 +198,7 @@ def open_targets(
     if is_writable(Path(data_dir)):
         targets.write()
         targets.write_stamp(table.partial_paths())
+    table.warnings += [f"{key}: {why}" for key, why in table.obstacles().items()]
     return targets, table
 
 
@@ -203,9 +206,10 @@ def make_targets(
     table: Table, bucket: Bucket, data_dir: str, run_dir: Path, workers: int
 ) -> Targets:
     """Return the targets of `table`, with jobs for what is not complete."""
-    wanted = [(row.key, row.size) for row in table.incomplete()]
+    obstacles = table.obstacles()
+    wanted = [(row.key, row.size) for row in table.incomplete() if row.key not in obstacles]
     jobs = plan_jobs(wanted, table.listed, workers, os.cpu_count() or 1) if wanted else []
-    sizes = {row.key: row.size for row in table.rows}
+    sizes = {row.key: row.size for row in table.rows if row.key not in obstacles}
     return Targets(data_dir, str(run_dir), bucket, sizes, jobs)
 
 
@@ -225,7 +229,9 @@ def _choose_data_dir(config: Mapping[str, Any]) -> str:
 
 def aws_command() -> str:
     """Return the name or path of the AWS CLI: ``$LAION_FMRI_AWS``, else ``aws``."""
-    return os.environ.get("LAION_FMRI_AWS") or "aws"
+    command = os.environ.get("LAION_FMRI_AWS") or "aws"
+    # The jobs run in another working directory than the user's.
+    return str(Path(command).expanduser().absolute()) if "/" in command else command
 
 
 def find_aws_command() -> str:

@@ -1,0 +1,93 @@
+"""Isolation for every test, and the sample bucket behind a real S3 protocol server on loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from helpers import find_aws, sandbox
+
+from laion_fmri.sample import SampleServer, sample_objects, serve_sample
+
+
+def is_loopback(address: Any) -> bool:
+    """Whether a socket address stays on this machine."""
+    if not isinstance(address, tuple):  # a Unix socket
+        return True
+    host = address[0]
+    try:
+        return host in ("localhost", "") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def isolate(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Give every test an empty home, hostile AWS settings, and no network but loopback."""
+    real = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+
+    def guard(name: str):
+        def connect(self: socket.socket, address: Any) -> Any:
+            if not is_loopback(address):
+                raise RuntimeError(f"a test wants to talk to {address}")
+            return real[name](self, address)
+
+        return connect
+
+    for name in real:
+        monkeypatch.setattr(socket.socket, name, guard(name))
+    with sandbox(tmp_path_factory.mktemp("home")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[SampleServer]:
+    """Serve the sample bucket on loopback, once for all tests."""
+    find_aws()
+    with serve_sample() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def objects() -> dict[str, bytes]:
+    """Return what the sample bucket holds: key -> content."""
+    return dict(sample_objects())
+
+
+@pytest.fixture
+def bucket(server: SampleServer, monkeypatch: pytest.MonkeyPatch) -> SampleServer:
+    """Point the package at the sample bucket; the request log is empty."""
+    monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", server.endpoint_url)
+    server.clear_requests()
+    return server
+
+
+#: Few and small, and without root files: what a test needs that is not about the selection.
+TINY = (
+    "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-A_trials.tsv",
+    "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-B_trials.tsv",
+    "derivatives/glmsingle-tedana/sub-03/sub-03_task-images_desc-C_summary.json",
+    "derivatives/atlases/sub-03/rois/V1.nii.gz",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_objects(server: SampleServer) -> dict[str, bytes]:
+    """Return the objects of the bucket ``tiny``, which the server has as well."""
+    made = {key: f"{key}\n".encode() * (1 + index) for index, key in enumerate(TINY)}
+    server.add_bucket("tiny", made)
+    return made
+
+
+@pytest.fixture
+def tiny(
+    bucket: SampleServer, tiny_objects: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> SampleServer:
+    """Point the package at the bucket ``tiny``: runs are quick."""
+    monkeypatch.setenv("LAION_FMRI_BUCKET", "tiny")
+    return bucket

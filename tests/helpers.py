@@ -1,0 +1,251 @@
+"""What the end-to-end tests share: the ways in, and a reading of the contract of their own.
+
+Nothing here takes selection rules from the package: what a run has to bring is worked out from the
+text of the keys alone, so a mistake in the package cannot be mirrored by its tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parent.parent
+DERIVATIVES = "derivatives/glmsingle-tedana"
+ROOT_FILES = {"README", "dataset_description.json", "participants.tsv", "participants.json"}
+#: What nobody may get, whatever is asked for.
+REFUSED = re.compile("/ses-3[1-4]/|^stimuli/task-images_stimuli[.]h5$")
+#: The maps that a loader derives the brain mask from.
+PINNED = re.compile("_desc-(R2mean_statmap|meanR2gt15mask_mask)[.]nii[.]gz$")
+
+Values = str | Iterable[str] | None
+
+
+def as_list(values: Values) -> list[str]:
+    """Return the values of a filter as a list."""
+    if values is None:
+        return []
+    return [values] if isinstance(values, str) else list(values)
+
+
+def expected_keys(
+    objects: Iterable[str], subject: str | list[str], *, include_stimuli: bool = False, **filters
+) -> set[str]:
+    """Work out, from the keys' text, what a download of `subject` with `filters` has to bring."""
+    brain = matched_keys(objects, subject, **filters)
+    if any(value != "averages" for value in as_list(filters.get("ses"))):
+        brain |= {key for key in matched_keys(objects, subject) if PINNED.search(key)}
+    stimuli = {key for key in objects if include_stimuli and key.startswith("stimuli/")}
+    extra = ROOT_FILES.intersection(objects) | stimuli
+    return {key for key in brain | extra if not REFUSED.search(key)}
+
+
+def matched_keys(objects: Iterable[str], subject: str | list[str], **filters: Values) -> set[str]:
+    """Return the keys of brain data that every filter lets pass and that may be had."""
+    wanted = [f"sub-{value.removeprefix('sub-')}" for value in as_list(subject)]
+    matched = set()
+    for key in objects:
+        tree = re.match("derivatives/(?:glmsingle-tedana|atlases)/(sub-[^/]+)/", key)
+        if not tree or not (subject == "all" or tree[1] in wanted) or REFUSED.search(key):
+            continue
+        if all(_passes(key, name, as_list(v)) for name, v in filters.items() if v is not None):
+            matched.add(key)
+    return matched
+
+
+def _passes(key: str, name: str, values: list[str]) -> bool:
+    stem, _, extension = key.rpartition("/")[2].partition(".")
+    if name == "extension":
+        return extension in [value.removeprefix(".") for value in values]
+    if name == "suffix":
+        return stem.split("_")[-1] in values
+    carried = re.findall(f"(?:/|_)({name}-[^/_.]+)", key)
+    if name == "ses" and not carried:
+        return "averages" in values
+    return not carried or carried[-1] in [f"{name}-{v.removeprefix(name + '-')}" for v in values]
+
+
+def expected_tree(objects: Mapping[str, bytes], subject: str | list[str], **filters):
+    """Return key -> content of what a download of `subject` with `filters` has to bring."""
+    return {key: objects[key] for key in expected_keys(objects, subject, **filters)}
+
+
+def read_tree(data_dir: Path) -> dict[str, bytes]:
+    """Return relative path -> content of every file of a data directory but our own state."""
+    return {
+        file.relative_to(data_dir).as_posix(): file.read_bytes()
+        for file in Path(data_dir).rglob("*")
+        if file.is_file() and file.relative_to(data_dir).parts[0] != ".laion_fmri"
+    }
+
+
+def write_tree(data_dir: Path, objects: Mapping[str, bytes]) -> None:
+    """Put `objects` where a download would have put them."""
+    for key, content in objects.items():
+        file = Path(data_dir, key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def list_all(data_dir: Path) -> list[str]:
+    """Return every path below a folder, our own state included."""
+    return sorted(path.relative_to(data_dir).as_posix() for path in Path(data_dir).rglob("*"))
+
+
+def stat_all(data_dir: Path, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return key -> (inode, mtime in nanoseconds)."""
+    found = {key: Path(data_dir, key).stat() for key in keys}
+    return {key: (stat.st_ino, stat.st_mtime_ns) for key, stat in found.items()}
+
+
+def list_runs(data_dir: Path) -> list[str]:
+    """Return the names of the runs that a data directory remembers."""
+    return sorted(run.name for run in Path(data_dir, ".laion_fmri", "runs").glob("*"))
+
+
+@contextlib.contextmanager
+def sandbox(home: Path, endpoint_url: str | None = None) -> Iterator[pytest.MonkeyPatch]:
+    """Live in an empty home, with AWS settings that would break anything that read them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            ours = name.startswith("LAION_FMRI_") and name != "LAION_FMRI_AWS"
+            aws = name.startswith("AWS_") and name != "AWS_CA_BUNDLE"
+            if ours or aws or name.startswith(("XDG_", "SNAKEMAKE_")) or "_proxy" in name.lower():
+                patch.delenv(name)
+        broken = home / "broken.ini"
+        broken.write_text("[default\nregion = = nowhere\n")
+        settings = {
+            "HOME": home,
+            "XDG_CONFIG_HOME": home / "config",
+            "XDG_CACHE_HOME": home / "cache",
+            "AWS_PROFILE": "missing",
+            "AWS_CONFIG_FILE": broken,
+            "AWS_SHARED_CREDENTIALS_FILE": broken,
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+            "AWS_REGION": "mars-north-1",
+            "AWS_DEFAULT_REGION": "mars-north-1",
+            "AWS_ACCESS_KEY_ID": "wrong",
+            "AWS_SECRET_ACCESS_KEY": "wrong",
+            "no_proxy": "127.0.0.1,localhost",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        for name, value in settings.items():
+            patch.setenv(name, str(value))
+        if endpoint_url:
+            patch.setenv("LAION_FMRI_ENDPOINT_URL", endpoint_url)
+        yield patch
+
+
+def find_aws() -> str:
+    """Return the path of the real AWS CLI; the tests cannot do without."""
+    command = os.environ.get("LAION_FMRI_AWS") or "aws"
+    found = shutil.which(command)
+    if found is None:
+        pytest.fail(f"no AWS CLI ({command}): install one, or set LAION_FMRI_AWS", pytrace=False)
+    return str(Path(found).absolute())
+
+
+def wrap_aws(folder: Path, before: str = "", after: str = "") -> Path:
+    """Write a script that runs shell lines `before` and `after` the real AWS CLI."""
+    script = folder / "aws-wrapper"
+    real = f"'{find_aws()}'"
+    script.write_text(f'#!/bin/sh\n{before}\n{real} "$@"\nstatus=$?\n{after}\nexit $status\n')
+    script.chmod(0o755)
+    return script
+
+
+def run(
+    command: Iterable[object], *, cwd: Path | None = None, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, by default in the sandbox's home; `settings` go to its environment.
+
+    A setting of None is taken out of the environment.
+    """
+    environment = {k: str(v) for k, v in (os.environ | settings).items() if v is not None}
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd or os.environ["HOME"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def run_command(*arguments: object, cwd: Path | None = None, **settings: object):
+    """Run the ``laion-fmri`` command with its output in pipes."""
+    return run([sys.executable, "-m", "laion_fmri", *arguments], cwd=cwd, **settings)
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a command has said on stderr, but for its lines of progress."""
+    progress = re.compile(r"[\d,]+ of [\d,]+ files, .*")
+    return [line for line in done.stderr.splitlines() if not progress.fullmatch(line)]
+
+
+def run_script(text: str, *, cwd: Path | None = None, **settings: object):
+    """Run `text` as a plain Python script that lies in the sandbox's home."""
+    script = Path(os.environ["HOME"], "script.py")
+    script.write_text(text)
+    return run([sys.executable, "-W", "error", script], cwd=cwd, **settings)
+
+
+def run_on_terminal(*arguments: object, typed: str = "") -> tuple[int, str]:
+    """Run the ``laion-fmri`` command on a terminal; return its status and what the screen got."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "laion_fmri", *map(str, arguments)],
+        cwd=os.environ["HOME"],
+        env={**os.environ, "TERM": "xterm-256color"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    os.write(screen, typed.encode())
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when the command is
+        while chunk := os.read(screen, 65536):
+            seen += chunk
+    os.close(screen)
+    return process.wait(60), seen.decode()
+
+
+def copy_clone(folder: Path, **config: object) -> Path:
+    """Copy what a clone holds to `folder`, with a ``config/config.yaml`` of its own."""
+    for name in ("workflow", "laion_fmri", "profiles", "config"):
+        shutil.copytree(
+            REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".snakemake")
+        )
+    shutil.copy(REPO / "Snakefile", folder)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def run_snakemake(clone: Path, *arguments: object, **settings: object):
+    """Run plain ``snakemake`` in a clone."""
+    return run([sys.executable, "-m", "snakemake", *arguments], cwd=clone, **settings)
+
+
+def drop_capabilities() -> list[str]:
+    """Return a command prefix under which file permissions hold, for root as well."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

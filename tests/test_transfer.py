@@ -1,0 +1,385 @@
+"""One fetch job as the rules run it: by path, a process of its own, with the real AWS CLI."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+from helpers import find_aws, read_tree, wrap_aws
+
+from laion_fmri import transfer
+from laion_fmri.bucket import Bucket
+
+FOLDER = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
+A, B, C = (f"{FOLDER}sub-03_ses-01_desc-{name}_trials.tsv" for name in "ABC")
+ODD = f"{FOLDER}a b/$HOME/{{x}}/'-µ' [y]*?.tsv"
+DASH = f"{FOLDER}-rf.tsv"
+OBJECTS = {key: key.encode() * (1 + index) for index, key in enumerate([A, B, C, ODD, DASH])}
+#: Waits between attempts are cut short; nothing else is changed.
+QUICK = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("transfer", sys.argv[1])
+spec.loader.exec_module(transfer := importlib.util.module_from_spec(spec))
+transfer.BACKOFF = 0.01
+sys.exit(transfer.main(sys.argv[2:]))
+"""
+#: Makes a stub of aws: a program that appends to `log` what it was given.
+STUB = """#!{python}
+import json, os, pathlib, sys, time
+log = pathlib.Path({log!r})
+attempt = log.read_text().count("\\n") + 1 if log.exists() else 1
+words = sys.argv[1:]
+to = pathlib.Path(words[2 if words[0] == "--recursive" else 1])
+with log.open("a") as file:
+    said = dict(pid=os.getpid(), words=words, environ=dict(os.environ))
+    said["config"] = pathlib.Path(os.environ["AWS_CONFIG_FILE"]).read_text()
+    file.write(json.dumps(said) + "\\n")
+{body}
+"""
+
+
+class Done(NamedTuple):
+    """The end of a job: exit status, outcome and reason by key, and what it said."""
+
+    status: int
+    outcomes: dict[str, str]
+    reasons: dict[str, str]
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def serving(server):
+    """Serve this module's objects as a bucket of its own."""
+    server.add_bucket("transfer", OBJECTS, denied=[B])
+    return server
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    """Return a function that describes a job; `data` is its data directory."""
+
+    def make(keys, prefix=None, patterns=(), **sizes) -> dict:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        objects = [(key, sizes.get("size", len(OBJECTS.get(key, b"")))) for key in keys]
+        where = {"data_dir": f"{tmp_path}/data", "run_dir": f"{tmp_path}/data/.laion_fmri/runs/r1"}
+        what = {"prefix": prefix, "patterns": list(patterns), "objects": objects, "connections": 4}
+        return {"name": "job", "bucket": "transfer"} | where | what
+
+    return make
+
+
+@pytest.fixture
+def fetch(serving):
+    """Return a function that runs a job with the real aws, or another, and reads its outcome."""
+    serving.clear_requests()
+    options = Bucket("transfer", "us-west-2", serving.endpoint_url).aws_options()
+
+    def run(job, aws=None, start=(sys.executable, "-c", QUICK)) -> Done:
+        aws = [aws or find_aws(), "s3", "cp", *options] if aws is None else [aws]
+        words = [*start, transfer.__file__, json.dumps(job), "--", *map(str, aws)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        record = Path(job["run_dir"], "outcomes", "job.jsonl")
+        lines = record.read_text().splitlines() if record.exists() else []
+        said = [json.loads(line) for line in lines]
+        assert list(Path(job["data_dir"], ".laion_fmri", "partial").iterdir()) == []
+        outcomes = {line["key"]: line["outcome"] for line in said}
+        reasons = {line["key"]: line["reason"] for line in said}
+        assert len(outcomes) == len(said)
+        return Done(done.returncode, outcomes, reasons, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def make_stub(tmp_path):
+    """Return a function that writes a stub of aws, and one that reads what it was given."""
+    script, log = tmp_path / "stub", tmp_path / "stub.log"
+
+    def make(body: str) -> str:
+        script.write_text(STUB.format(python=sys.executable, log=str(log), body=body))
+        script.chmod(0o755)
+        return str(script)
+
+    make.calls = lambda: [json.loads(line) for line in log.read_text().splitlines()]
+    return make
+
+
+def requests_for(server, key: str) -> int:
+    """Count the requests that named `key`."""
+    return sum((r.bucket, r.key) == ("transfer", key) for r in server.requests)
+
+
+def test_takes_nothing_but_the_standard_library():
+    """It runs with any Python that a rule's environment brings."""
+    tree = ast.parse(Path(transfer.__file__).read_text())
+    plain = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+    given = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    outside = {name.split(".")[0] for name in plain + given} - sys.stdlib_module_names
+    assert set() == outside
+
+
+def test_a_single_object(fetch, make_job, tmp_path):
+    """It lands whole at its key, whatever the key is called."""
+    done = fetch(make_job([ODD]), start=[sys.executable])
+    assert done[:3] == (0, {ODD: "fetched"}, {ODD: ""})
+    assert {ODD: OBJECTS[ODD]} == read_tree(tmp_path / "data")
+
+
+def test_a_batch_from_a_file(fetch, make_job, tmp_path, serving):
+    """One listing brings all objects of a batch, over whatever had the wrong size before."""
+    (tmp_path / "data" / FOLDER).mkdir(parents=True)
+    (tmp_path / "data" / A).write_bytes(b"old")
+    job = make_job([A, C, ODD, DASH], FOLDER, ["*A_*", "*C_*", "a b*", "[-]*"])
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    options = Bucket("transfer", "us-west-2", serving.endpoint_url).aws_options()
+    command = [sys.executable, transfer.__file__, f"@{tmp_path}/job.json", "--"]
+    aws = [find_aws(), "s3", "cp", *options]
+    assert subprocess.run([*command, *aws], capture_output=True, check=False).returncode == 0
+    assert {key: OBJECTS[key] for key in (A, C, ODD, DASH)} == read_tree(tmp_path / "data")
+    assert len(serving.listings()) == 1
+
+
+def test_a_size_that_is_not_the_listed_one(fetch, make_job, tmp_path):
+    """What arrives in another size is a failure with both sizes; what was there stays."""
+    (tmp_path / "data" / FOLDER).mkdir(parents=True)
+    (tmp_path / "data" / A).write_bytes(b"old")
+    done = fetch(make_job([A], size=len(A) + 1))
+    assert done[:2] == (1, {A: "failed"})
+    assert (str(len(A)) in done.reasons[A], str(len(A) + 1) in done.reasons[A]) == (True, True)
+    assert read_tree(tmp_path / "data") == {A: b"old"}
+
+
+def test_a_batch_that_is_cut_short(make_stub, fetch, make_job, tmp_path):
+    """One that is too short, too long or not there at all costs none of its mates."""
+    stub = make_stub("to.mkdir()\nfor n in range(4):\n    (to / f'{n}').write_bytes(b'z' * n)")
+    keys = [f"{FOLDER}{n}" for n in range(5)]
+    done = fetch(make_job(keys, FOLDER, ["*"], size=2), stub)
+    assert (1, ["fetched" if n == 2 else "failed" for n in range(5)]) == (
+        done.status,
+        [done.outcomes[key] for key in keys],
+    )
+    assert {keys[2]: b"zz"} == read_tree(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("key", "outcome", "code"), [(B, "denied", "403"), (FOLDER + "gone.tsv", "failed", "404")]
+)
+def test_a_refused_object(fetch, make_job, tmp_path, serving, key, outcome, code):
+    """403 and 404 are final: one request, no second attempt, and nothing on disk."""
+    done = fetch(make_job([key]))
+    assert (1, {key: outcome}, 1) == (*done[:2], requests_for(serving, key))
+    assert (code in done.reasons[key], read_tree(tmp_path / "data")) == (True, {})
+
+
+def test_the_mates_of_a_denied_object(fetch, make_job, tmp_path, serving):
+    """The rest of the batch arrives, each object fetched once; the denied one is asked for once."""
+    done = fetch(make_job([A, B, C], FOLDER, ["*_trials.tsv"]))
+    assert done[:2] == (1, {A: "fetched", B: "denied", C: "fetched"})
+    assert {A: OBJECTS[A], C: OBJECTS[C]} == read_tree(tmp_path / "data")
+    assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
+
+
+def test_the_mates_of_a_vanished_object(fetch, make_job, tmp_path, serving):
+    """What has left the bucket since the listing fails at once and says so."""
+    gone = FOLDER + "gone.tsv"
+    done = fetch(make_job([A, gone], FOLDER, ["*A_*", "gone.tsv"]))
+    assert (1, {A: "fetched", gone: "failed"}, 1) == (*done[:2], len(serving.listings()))
+    assert "no longer in the bucket" in done.reasons[gone]
+    assert {A: OBJECTS[A]} == read_tree(tmp_path / "data")
+
+
+def test_a_directory_where_the_file_belongs(fetch, make_job, tmp_path, serving):
+    """It is left alone and named in the reason; the mates arrive, and nothing is fetched twice."""
+    (tmp_path / "data" / A / "mine").mkdir(parents=True)
+    done = fetch(make_job([A, C], FOLDER, ["*A_*", "*C_*"]))
+    assert done[:2] == (1, {A: "failed", C: "fetched"})
+    assert (A in done.reasons[A], "irectory" in done.reasons[A]) == (True, True)
+    assert (tmp_path / "data" / A / "mine").is_dir()
+    assert serving.gets(bucket="transfer") == {A: 1, C: 1}
+
+
+def test_a_file_where_a_folder_belongs(make_stub, fetch, make_job, tmp_path):
+    """The file of the user's is left alone and named in the reason."""
+    job = make_job([A], size=1)
+    (tmp_path / "data" / "derivatives").write_bytes(b"mine")
+    done = fetch(job, make_stub("to.write_bytes(b'z')"))
+    assert done[:2] == (1, {A: "failed"})
+    assert f"{tmp_path}/data/derivatives" in done.reasons[A]
+    assert read_tree(tmp_path / "data") == {"derivatives": b"mine"}
+
+
+def test_keys_that_cannot_both_be_files(make_stub, fetch, make_job, tmp_path):
+    """Of an object and one below it, one is lost; their mates are not."""
+    stub = make_stub(
+        f"for name in {['d/x', 'e', 'z']}:\n"
+        "    (to / name).parent.mkdir(parents=True, exist_ok=True)\n"
+        "    (to / name).write_bytes(b'z')"
+    )
+    keys = [FOLDER + name for name in ("d", "d/x", "e", "e/x", "z")]
+    done = fetch(make_job(keys, FOLDER, ["*"], size=1), stub)
+    expected = dict(zip(keys, ["failed", "fetched", "fetched", "failed", "fetched"], strict=True))
+    assert (1, expected) == done[:2]
+    assert {key: b"z" for key in keys if expected[key] == "fetched"} == read_tree(tmp_path / "data")
+
+
+FAIL_ONCE = """
+if attempt == 1:
+    sys.exit(f"download failed: s3://transfer/{key} to ../{name} {message}")
+to = to if words[0] != "--recursive" else to / name
+to.parent.mkdir(parents=True, exist_ok=True)
+to.write_bytes(b"z")
+os.utime(to, (1, 1))  # as aws does: the time of the upload
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.tsv", "x (404).tsv", "(403)/An error occurred (404) when calling.tsv"]
+)
+@pytest.mark.parametrize("is_batch", [False, True], ids=["single", "batch"])
+def test_a_failure_that_passes(make_stub, fetch, make_job, tmp_path, name, is_batch):
+    """A broken connection is tried again, whatever the key is called; the file counts as new."""
+    key = FOLDER + name
+    message = "Connection was closed before we received a valid response"
+    body = f"key, name, message = {key!r}, {name!r}, {message!r}\n{FAIL_ONCE}"
+    job = make_job([key], FOLDER, ["*"], size=1) if is_batch else make_job([key], size=1)
+    done = fetch(job, make_stub(body))
+    assert (0, {key: "fetched"}, 2) == (*done[:2], len(make_stub.calls()))
+    assert {key: b"z"} == read_tree(tmp_path / "data")
+    assert (tmp_path / "data" / key).stat().st_mtime > time.time() - 60
+
+
+def test_a_second_attempt_at_a_key_with_a_dash(make_stub, fetch, make_job):
+    """The pattern of a second attempt matches the key, and aws cannot take it for an option."""
+    body = f"key, name, message = {DASH!r}, '-rf.tsv', 'timeout'\n{FAIL_ONCE}"
+    fetch(make_job([DASH], FOLDER, ["*"], size=1), make_stub(body))
+    words = make_stub.calls()[1]["words"]
+    (pattern,) = words[words.index("--include") + 1 :]
+    assert (pattern.startswith("-"), fnmatch("-rf.tsv", pattern)) == (False, True)
+
+
+def test_a_failure_that_stays(make_stub, fetch, make_job):
+    """It is given up after some attempts, and aws's own last line is the reason."""
+    done = fetch(make_job([A]), make_stub("sys.exit('first line\\nfatal error: no route to host')"))
+    assert done[:2] == (1, {A: "failed"})
+    assert (done.reasons[A], len(make_stub.calls())) == ("fatal error: no route to host", 3)
+
+
+def test_each_object_has_its_own_reason(make_stub, fetch, make_job):
+    """In a batch, what aws says of one object is not taken for what it says of another."""
+    said = {A: "Read timeout on endpoint", C: "No space left on device"}
+    lines = [f"download failed: s3://transfer/{key} to ../x {text}" for key, text in said.items()]
+    done = fetch(make_job([A, C], FOLDER, ["*"]), make_stub(f"sys.exit({chr(10).join(lines)!r})"))
+    assert done[:2] == (1, {A: "failed", C: "failed"})
+    for key, text in said.items():
+        assert [key] == [other for other in (A, C) if text in done.reasons[other]]
+
+
+def test_the_environment_of_aws(make_stub, fetch, make_job, monkeypatch):
+    """Nothing of the user's AWS settings gets through, but what the way out of the house needs."""
+    kept = {
+        "HTTPS_PROXY": "http://proxy.example:3128",
+        "no_proxy": "localhost",
+        "AWS_CA_BUNDLE": "/etc/ssl/campus.pem",
+        "SSL_CERT_FILE": "/etc/ssl/campus.pem",
+        "LANG": "C.UTF-8",
+    }
+    lost = ["PROFILE", "DEFAULT_PROFILE", "ENDPOINT_URL", "ENDPOINT_URL_S3", "ACCESS_KEY_ID"]
+    lost += ["SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION", "DEFAULT_REGION", "DEFAULT_OUTPUT"]
+    lost += ["ROLE_ARN", "WEB_IDENTITY_TOKEN_FILE", "CONTAINER_CREDENTIALS_FULL_URI", "STS_X"]
+    for name, value in kept.items():
+        monkeypatch.setenv(name, value)
+    for name in lost:
+        monkeypatch.setenv(f"AWS_{name}", "wrong")
+    fetch(make_job([A]), make_stub("sys.exit('An error occurred (403) when calling x')"))
+    (call,) = make_stub.calls()
+    given = call["environ"]
+    assert kept == {name: given.get(name) for name in kept}
+    assert [name for name in lost if given.get(f"AWS_{name}") == "wrong"] == []
+    assert ("true", os.devnull) == (
+        given["AWS_EC2_METADATA_DISABLED"],
+        given["AWS_SHARED_CREDENTIALS_FILE"],
+    )
+    assert (os.environ["PATH"], "[default]") == (given["PATH"], call["config"].splitlines()[0])
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not merely waiting to be reaped."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition) -> bool:
+    """Wait until `condition` holds, for at most 15 seconds."""
+    deadline = time.monotonic() + 15
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing_behind(make_job, tmp_path, number):
+    """Stopped in the middle: the real aws is gone, and so is all that it had written."""
+    pid_file, data = tmp_path / "pid", tmp_path / "data"
+    aws = wrap_aws(tmp_path, before=f"echo $$ > {pid_file}; exec '{find_aws()}' \"$@\"")
+    with socket.create_server(("127.0.0.1", 0)) as stalled:  # accepts, and never answers
+        options = ["--endpoint-url", f"http://127.0.0.1:{stalled.getsockname()[1]}"]
+        words = [aws, "s3", "cp", "--no-sign-request", "--region", "us-west-2", *options]
+        command = [sys.executable, transfer.__file__, json.dumps(make_job([A])), "--", *words]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            stalled.settimeout(15)
+            connection, _ = stalled.accept()
+            pid = int(pid_file.read_text())
+            assert (is_running(pid), len(list(data.glob(".laion_fmri/partial/*")))) == (True, 1)
+            process.send_signal(number)
+            process.wait(10)
+            connection.close()
+    assert (process.returncode != 0, is_running(pid)) == (True, False)
+    assert (list(data.glob(".laion_fmri/partial/*")), read_tree(data)) == ([], {})
+
+
+def test_a_batch_that_is_stopped_keeps_what_it_has(make_stub, make_job, tmp_path):
+    """What is whole moves into place while the rest is under way; a stop costs the rest alone."""
+    stub = make_stub(
+        "to.mkdir()\n(to / 'a').write_bytes(b'zz')\n(to / 'b').write_bytes(b'z')\ntime.sleep(60)"
+    )
+    job = make_job([FOLDER + "a", FOLDER + "b"], FOLDER, ["*"], size=2)
+    command = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        arrived = wait_for((tmp_path / "data" / FOLDER / "a").exists)
+        process.terminate()
+    assert (arrived, is_running(make_stub.calls()[0]["pid"])) == (True, False)
+    assert read_tree(tmp_path / "data") == {FOLDER + "a": b"zz"}
+    assert list((tmp_path / "data" / ".laion_fmri" / "partial").iterdir()) == []
+
+
+ORPHAN = """
+import pathlib, subprocess, sys, time
+process = subprocess.Popen(sys.argv[2:])
+while process.poll() is None and not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.05)
+"""
+
+
+def test_it_ends_with_the_process_that_started_it(make_stub, make_job, tmp_path):
+    """When Snakemake is killed, its transfers end by themselves, and their aws with them."""
+    stub = make_stub("to.write_bytes(b'half')\ntime.sleep(60)")
+    command = [sys.executable, transfer.__file__, json.dumps(make_job([A])), "--", stub]
+    parent = [sys.executable, "-c", ORPHAN, str(tmp_path / "stub.log"), *command]
+    subprocess.run(parent, check=True, stderr=subprocess.DEVNULL)
+    partial = tmp_path / "data" / ".laion_fmri" / "partial"
+    assert wait_for(lambda: not is_running(make_stub.calls()[0]["pid"]))
+    assert wait_for(lambda: list(partial.iterdir()) == [])
+    assert read_tree(tmp_path / "data") == {}
