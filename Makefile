@@ -5,7 +5,7 @@ BIN := .venv/bin
 export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
@@ -24,6 +24,10 @@ format: .venv/dev.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
+
+# Takes an hour or two; make bench BENCH=--quick shows in minutes that it runs. Needs nginx and curl.
+bench: .venv/bench.done .venv-aws/done
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 clean:
 	rm -rf .venv .venv-aws build dist *.egg-info

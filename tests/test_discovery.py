@@ -91,6 +91,7 @@ def test_rois_of_one_subject(make_bucket):
         f"{GLM}sub-07/x.tsv",
         f"{ATLASES}sub-03/rois/V1.nii.gz",
         f"{ATLASES}sub-03/rois/V1.json",
+        f"{ATLASES}sub-03/rois/labels.tsv",
         f"{ATLASES}sub-03/T1w.nii.gz",
         f"{ATLASES}sub-05/rois/EBA.nii.gz",
     )

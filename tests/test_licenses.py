@@ -73,12 +73,13 @@ def test_an_acceptance_is_for_one_data_directory(tmp_path):
 def test_the_record_says_what_was_accepted_and_when(tmp_path):
     """Who, when with a time zone, and the text; accepting again does not change it."""
     accept_licenses(include_stimuli=True, data_dir=tmp_path)
-    before = record_of(tmp_path).read_text()
-    record = json.loads(before)["stimuli"]
+    record = json.loads(record_of(tmp_path).read_text())["stimuli"]
     assert {"accepted_at", "accepted_by", "text"} == set(record)
     assert (TERMS in record["text"], record["accepted_at"].endswith("+00:00")) == (True, True)
+    earlier = json.dumps({"stimuli": record | {"accepted_at": "2020-02-02T02:02:02+00:00"}})
+    record_of(tmp_path).write_text(earlier)
     accept_licenses(include_stimuli=True, data_dir=tmp_path)
-    assert before == record_of(tmp_path).read_text()
+    assert earlier == record_of(tmp_path).read_text()
 
 
 def test_a_user_without_a_name(tmp_path, monkeypatch):
