@@ -54,7 +54,7 @@ class Bucket:
         would call the real service.
         """
         endpoint = ["--endpoint-url", self.endpoint_url] if self.endpoint_url else []
-        return ["--no-sign-request", "--region", self.region, *endpoint]
+        return ["--only-show-errors", "--no-sign-request", "--region", self.region, *endpoint]
 
     def list_objects(self, prefix: str, *, deep: bool = True) -> Iterator[ListedObject]:
         """List the objects under `prefix`, or with ``deep=False`` those directly in it.
@@ -110,13 +110,16 @@ def _client(region: str, endpoint_url: str | None) -> Any:
     import botocore.session
     from botocore import UNSIGNED
     from botocore.config import Config
+    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
-    # A session without the user's profile and files: either can break an unsigned listing.
+    # A session that reads neither the user's AWS files nor their environment, whatever botocore
+    # comes to read there; all but the certificates, which the way out of the house may need.
     nowhere = {
-        "profile": (None, None, None, None),
-        "config_file": (None, None, os.devnull, None),
-        "credentials_file": (None, None, os.devnull, None),
+        name: (None, None, default, convert)
+        for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+        if name != "ca_bundle"
     }
+    nowhere["config_file"] = nowhere["credentials_file"] = (None, None, os.devnull, None)
     session = boto3.Session(botocore_session=botocore.session.Session(session_vars=nowhere))
     return session.client(
         "s3",

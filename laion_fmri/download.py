@@ -115,8 +115,8 @@ class Run:
         if not state_dir(self.data_dir).exists():
             self.table.notes.append(dataset.BRAIN_LICENSE)
 
-    def plan(self) -> Targets:
-        """Return the targets and jobs of what is not complete; check that they can be fetched."""
+    def plan(self, rows: list[Row]) -> Targets:
+        """Return the targets and jobs that fetch `rows`; check that they can be fetched."""
         if not is_writable(self.data_dir):
             raise not_writable(self.data_dir)
         find_aws_command()
@@ -124,7 +124,12 @@ class Run:
         run_dir = state_dir(self.data_dir) / "runs" / f"{started}-{os.getpid()}"
         while run_dir.exists():  # two runs of one process in one second
             run_dir = run_dir.with_name(run_dir.name + "x")
-        return make_targets(self.table, self.bucket, str(self.data_dir), run_dir, self.n_jobs)
+        targets = make_targets(
+            self.table, rows, self.bucket, str(self.data_dir), run_dir, self.n_jobs
+        )
+        targets.write()
+        targets.write_stamp(self.table.partial_paths())
+        return targets
 
     def preview(self) -> Report:
         """Return the report of a dry run: what is present, and nothing else tried."""
@@ -140,19 +145,18 @@ class Run:
         """
         if not self.table.incomplete():
             return self.preview()
-        targets = self.plan()
-        targets.write()
-        targets.write_stamp(self.table.partial_paths())
         said = {key: Outcome("failed", why) for key, why in self.table.obstacles().items()}
+        report = Report([], [], [])
         wanted = [row for row in self.table.incomplete() if row.key not in said]
         if wanted:
+            targets = self.plan(wanted)
+            report.log = Path(targets.run_dir, "snakemake.log")
             watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
             with watching as on_tick:
                 said |= run_workflow(self.config, targets, self.n_jobs, on_tick)
-        report = Report([], [], [], Path(targets.run_dir, "snakemake.log"))
         for row in self.table.rows:
             now = row._replace(status=compare(row.path, row.size))
-            outcome, reason = said.get(row.key, ("failed", "not tried; see " + str(report.log)))
+            outcome, reason = said.get(row.key, ("failed", f"not tried; see {report.log}"))
             if now.status == "complete":
                 outcome, reason = ("present" if row.status == "complete" else "fetched"), ""
             elif outcome == "fetched":

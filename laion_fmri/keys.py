@@ -55,6 +55,8 @@ class Table:
     rows: list[Row]
     #: Every key of the walked trees, selected or not: the listing that a plan is checked against.
     listed: list[str] = field(default_factory=list)
+    #: The prefixes of these trees.
+    trees: list[str] = field(default_factory=list)
     #: What the user should know: values that match nothing, held-out sessions by name.
     warnings: list[str] = field(default_factory=list)
     #: What is worth saying once, such as what is held out of every selection.
@@ -185,14 +187,14 @@ def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
             + list_some([repr(key) for key in refused])
         )
     walked = [item.key for item in (*listed.brain, *listed.others)]
-    return Table(rows, walked, complaints, notes)
+    return Table(rows, walked, listed.trees, complaints, notes)
 
 
 def compare(path: str, size: int) -> Status:
     """Compare the local file with the object's `size` in bytes."""
     try:
         found = os.stat(path)  # noqa: PTH116 - once per key, 100,000 times over
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # not there, or not to be looked at: the attempt to write it will say why
         return "missing"
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
 
@@ -201,6 +203,9 @@ def find_obstacle(path: str) -> str | None:
     """Say what stands at `path` that is no file and has to be moved away by hand, if anything."""
     try:
         found = os.lstat(path)
+    except NotADirectoryError:
+        file = next(parent for parent in Path(path).parents if parent.is_file())
+        return f"there is a file at {file}, where a folder belongs; move it away"
     except OSError:
         return None
     if S_ISDIR(found.st_mode):
@@ -228,6 +233,7 @@ def is_safe_key(key: str) -> bool:
 
 class _Listed(NamedTuple):
     subjects: list[str]
+    trees: list[str]
     brain: list[ListedObject]
     others: list[ListedObject]
 
@@ -252,11 +258,9 @@ def _list_trees(selection: Selection, bucket: Bucket) -> _Listed:
             raise _unknown_subject(subject, bucket)
     root, *stimuli = listings[len(walked) :]
     others = [item for item in root if item.key in dataset.ROOT_FILES]
-    return _Listed(
-        list(subjects),
-        [item for prefix in walked for item in found[prefix]],
-        [*others, *(item for listing in stimuli for item in listing)],
-    )
+    others += [item for listing in stimuli for item in listing]
+    trees = walked + [dataset.STIMULI_PREFIX] * selection.include_stimuli
+    return _Listed(list(subjects), trees, [item for p in walked for item in found[p]], others)
 
 
 def list_subjects(bucket: Bucket) -> list[str]:

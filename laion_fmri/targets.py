@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from laion_fmri.config import (
 )
 from laion_fmri.errors import AwsNotFoundError
 from laion_fmri.filters import Selection
-from laion_fmri.keys import Table, compare, find_keys
+from laion_fmri.keys import Row, Table, compare, find_keys, is_safe_key
 from laion_fmri.licenses import check_licenses
 from laion_fmri.plan import Job, make_single, plan_jobs
 
@@ -109,7 +109,7 @@ class Targets:
 
     def _find_size(self, key: str) -> int | None:
         """Return the size of `key`, asking the bucket if it is outside the selection."""
-        if key not in self.sizes and self.may_list:
+        if key not in self.sizes and self.may_list and is_safe_key(key):
             found = next((o for o in self.bucket.list_objects(key) if o.key == key), None)
             if found:
                 self.sizes[key] = found.size
@@ -118,6 +118,7 @@ class Targets:
     def write(self) -> None:
         """Write the table, the jobs and the stamp for the processes that Snakemake starts."""
         run_dir = Path(self.run_dir)
+        transfer.sweep_staging(Path(self.data_dir))
         shutil.rmtree(run_dir / "outcomes", ignore_errors=True)
         run_dir.mkdir(parents=True, exist_ok=True)
         for job in self.jobs:
@@ -188,7 +189,9 @@ def open_targets(
     selection = Selection.from_config(config)
     check_licenses(selection.include_stimuli, data_dir)
     table = find_keys(selection, bucket, data_dir)
-    targets = make_targets(table, bucket, data_dir, run_dir, workers)
+    obstacles = table.obstacles()
+    rows = [row for row in table.rows if row.key not in obstacles]
+    targets = make_targets(table, rows, bucket, data_dir, run_dir, workers)
     targets.may_list = True
     if table.incomplete():
         if find_aws:
@@ -198,18 +201,17 @@ def open_targets(
     if is_writable(Path(data_dir)):
         targets.write()
         targets.write_stamp(table.partial_paths())
-    table.warnings += [f"{key}: {why}" for key, why in table.obstacles().items()]
+    table.warnings += [f"{key}: {why}" for key, why in obstacles.items()]
     return targets, table
 
 
 def make_targets(
-    table: Table, bucket: Bucket, data_dir: str, run_dir: Path, workers: int
+    table: Table, rows: Sequence[Row], bucket: Bucket, data_dir: str, run_dir: Path, workers: int
 ) -> Targets:
-    """Return the targets of `table`, with jobs for what is not complete."""
-    obstacles = table.obstacles()
-    wanted = [(row.key, row.size) for row in table.incomplete() if row.key not in obstacles]
-    jobs = plan_jobs(wanted, table.listed, workers, os.cpu_count() or 1) if wanted else []
-    sizes = {row.key: row.size for row in table.rows if row.key not in obstacles}
+    """Return `rows` of `table` as targets, with jobs for those that are not complete."""
+    wanted = [(row.key, row.size) for row in rows if row.status != "complete"]
+    jobs = plan_jobs(wanted, table.listed, workers, os.cpu_count() or 1, table.trees)
+    sizes = {row.key: row.size for row in rows}
     return Targets(data_dir, str(run_dir), bucket, sizes, jobs)
 
 

@@ -12,6 +12,7 @@ again, unless the bucket said 403 or 404. The outcome of each object goes, as on
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -39,6 +40,10 @@ s3 =
   max_concurrent_requests = {connections}
   addressing_style = {addressing_style}
 """
+#: Held in a staging folder for as long as its transfer lives.
+LOCK = "lock"
+#: Seconds after which a staging folder without a lock is nobody's.
+STALE = 3600.0
 #: aws has no exit status of its own for these; its message names the HTTP status or S3's word.
 ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 FINAL = {
@@ -84,7 +89,10 @@ class Transfer:
         run = self.record.parent.parent.name
         self.staging = Path(tempfile.mkdtemp(prefix=f"{run}-", dir=partial))
         try:
-            self._fetch_all()
+            with (self.staging / LOCK).open("w") as lock:
+                with contextlib.suppress(OSError):  # a file system that knows no locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                self._fetch_all()
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
         return int(self.failed)
@@ -124,13 +132,16 @@ class Transfer:
                 *filters,
             ]
         with tempfile.TemporaryFile("w+", dir=self.staging, errors="replace") as messages:
-            process = subprocess.Popen(
-                [*self.aws, *what],
-                env=self._make_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
-                stderr=messages,
-            )
+            try:
+                process = subprocess.Popen(
+                    [*self.aws, *what],
+                    env=self._make_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.stderr,
+                    stderr=messages,
+                )
+            except OSError as error:
+                return f"the AWS CLI {self.aws[0]} cannot be started: {error.strerror}"
             try:
                 self._wait_for(process)
             finally:
@@ -242,6 +253,25 @@ class Transfer:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_PAGER": "",
         }
+
+
+def sweep_staging(data_dir: Path) -> None:
+    """Remove the staging folders of transfers that were killed."""
+    for staging in (data_dir / ".laion_fmri" / "partial").glob("*/"):
+        with contextlib.suppress(OSError):
+            if not _is_alive(staging):
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_alive(staging: Path) -> bool:
+    try:
+        with (staging / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # killed before it had its lock, or just about to take it
+        return time.time() - staging.stat().st_mtime < STALE
+    return False
 
 
 def escape_glob(text: str) -> str:

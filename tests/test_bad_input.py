@@ -244,14 +244,12 @@ def test_no_data_directory_says_how_to_choose(bucket, monkeypatch):
 
 
 def test_unusable_data_directory_is_said_before_anything_is_listed(bucket, tmp_path):
-    """A missing folder, a file in its place, or an empty name: one line, no request."""
+    """A missing folder, a file in its place, an impossible name: one line, no request."""
     (tmp_path / "file").write_text("")
     (tmp_path / "file").chmod(0o600)
-    for path, said in {
-        "missing": "does not exist",
-        "file": "is a file",
-        "a/b": "not exist",
-    }.items():
+    (tmp_path / "{ses}").mkdir()
+    bad = {"missing": "does not exist", "a/b": "not exist", "file": "is a file", "{ses}": "brace"}
+    for path, said in bad.items():
         with pytest.raises(LaionFmriError, match=said) as caught:
             download("sub-03", data_dir=tmp_path / path)
         assert str(tmp_path / path) in str(caught.value)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers import (
+    ROOT_FILES,
     complaints,
     copy_clone,
     expected_tree,
@@ -36,9 +37,10 @@ FUTURE, PAST = 4102444800, 315532800  # 2100 and 1980, in seconds since 1970
 
 
 @pytest.fixture(scope="module")
-def fetched(server, tmp_path_factory) -> Path:
+def fetched(server, objects, tmp_path_factory) -> Path:
     """Fetch one session, once; every test leaves it complete."""
     data_dir = tmp_path_factory.mktemp("fetched")
+    write_tree(data_dir, {key: objects[key] for key in ROOT_FILES})  # saves four starts of aws
     with sandbox(tmp_path_factory.mktemp("home"), server.endpoint_url):
         download(**SELECTION, data_dir=data_dir, n_jobs=4)
     return data_dir

@@ -381,3 +381,25 @@ def test_it_ends_with_the_process_that_started_it(make_stub, make_job, tmp_path)
     assert wait_for(lambda: not is_running(make_stub.calls()[0]["pid"]))
     assert wait_for(lambda: list(partial.iterdir()) == [])
     assert read_tree(tmp_path / "data") == {}
+
+
+def test_leftovers_of_the_killed_are_swept_and_the_living_left_alone(make_stub, make_job, tmp_path):
+    """After SIGKILL the staging folder stays; the next run removes it, and no other."""
+    stub = make_stub("to.mkdir()\n(to / 'a.1234abcd').write_bytes(b'z')\ntime.sleep(60)")
+    job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
+    command = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    partial = tmp_path / "data" / ".laion_fmri" / "partial"
+    with (
+        subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed,
+        subprocess.Popen(command, stderr=subprocess.DEVNULL) as living,
+    ):
+        assert wait_for(lambda: len(list(partial.glob("*/objects/*"))) == 2)
+        killed.kill()
+        killed.wait()
+        transfer.sweep_staging(tmp_path / "data")
+        assert len(list(partial.iterdir())) == 1
+        living.terminate()
+    for call in make_stub.calls():
+        if is_running(call["pid"]):
+            os.kill(call["pid"], signal.SIGKILL)
+    assert list(partial.iterdir()) == []
