@@ -108,6 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     download.add_argument(
         "--n-jobs", default="1", metavar="N", help="aws s3 cp processes at once (default: 1)"
     )
+    download.add_argument(
+        "--max-bandwidth", type=float, metavar="MB/S", help="take no more of the line, in MB/s"
+    )
     download.add_argument("--data-dir", metavar="DIR", help="where the files go, this time")
     download.add_argument(
         "--dry-run", action="store_true", help="show what would be fetched; write nothing"
@@ -185,7 +188,7 @@ def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.download import Run, read_n_jobs
     from laion_fmri.progress import show_progress
 
-    names = ("subject", *FILTERS, "include_stimuli", "data_dir")
+    names = ("subject", *FILTERS, "include_stimuli", "data_dir", "max_bandwidth")
     config = {name: getattr(arguments, name) for name in names}
     n_jobs = read_n_jobs(_read_number(arguments.n_jobs))
     try:

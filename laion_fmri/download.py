@@ -30,7 +30,7 @@ from laion_fmri.keys import Row, Table, compare, find_keys
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
 from laion_fmri.runner import Outcome, run_workflow
-from laion_fmri.targets import Targets, find_aws_command, make_targets
+from laion_fmri.targets import Targets, find_aws_command, make_targets, read_max_bandwidth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +111,7 @@ class Run:
         self.config = clean_config(config) | selection.to_config()
         self.config["data_dir"] = str(self.data_dir)
         self.bucket = Bucket.from_config(config)
+        self.max_bandwidth = read_max_bandwidth(config)
         self.table = find_keys(selection, self.bucket, self.data_dir)
         if not state_dir(self.data_dir).exists():
             self.table.notes.append(dataset.BRAIN_LICENSE)
@@ -124,8 +125,9 @@ class Run:
         run_dir = state_dir(self.data_dir) / "runs" / f"{started}-{os.getpid()}"
         while run_dir.exists():  # two runs of one process in one second
             run_dir = run_dir.with_name(run_dir.name + "x")
+        data_dir = str(self.data_dir)
         targets = make_targets(
-            self.table, rows, self.bucket, str(self.data_dir), run_dir, self.n_jobs
+            self.table, rows, self.bucket, data_dir, run_dir, self.n_jobs, self.max_bandwidth
         )
         targets.write()
         targets.write_stamp(self.table.partial_paths())
@@ -181,6 +183,7 @@ def download(
     *,
     data_dir: StrPath | None = None,
     dry_run: bool = False,
+    max_bandwidth: float | None = None,
 ) -> pd.DataFrame:
     """Fetch every selected file that is not already complete on disk.
 
@@ -201,6 +204,8 @@ def download(
         Where the files go; the chosen data directory by default.
     dry_run : bool
         Only find out what would be fetched; write nothing.
+    max_bandwidth : float, optional
+        What the whole run may take of the line, in MB/s; no limit by default.
 
     Returns
     -------
@@ -216,6 +221,8 @@ def download(
         whole table, with ``outcome`` and ``reason`` of each row.
     SubjectNotFoundError, SelectionError, TypeError
         If the selection is malformed or selects nothing.
+    ConfigError
+        If `max_bandwidth` is no number above 0.
     DataDirNotSetError, DataDirError
         If no data directory is chosen, or it cannot be used.
     LicenseNotAcceptedError

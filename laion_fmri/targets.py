@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -29,7 +30,7 @@ from laion_fmri.config import (
     state_dir,
     write_atomically,
 )
-from laion_fmri.errors import AwsNotFoundError
+from laion_fmri.errors import AwsNotFoundError, ConfigError
 from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare, find_keys, is_safe_key
 from laion_fmri.licenses import check_licenses
@@ -50,6 +51,8 @@ class Targets:
     #: The size in bytes of every object of the selection, by key.
     sizes: dict[str, int]
     jobs: list[Job] = field(default_factory=list)
+    #: What one transfer may take, in bytes per second; None for all that there is.
+    max_bandwidth: int | None = None
     #: Whether keys outside the selection may be looked up in the bucket: in the main process only.
     may_list: bool = False
 
@@ -105,7 +108,7 @@ class Targets:
 
     def _describe(self, job: Job) -> dict[str, Any]:
         where = {"bucket": self.bucket.name, "data_dir": self.data_dir, "run_dir": self.run_dir}
-        return asdict(job) | where
+        return asdict(job) | where | {"max_bandwidth": self.max_bandwidth}
 
     def _find_size(self, key: str) -> int | None:
         """Return the size of `key`, asking the bucket if it is outside the selection."""
@@ -128,6 +131,7 @@ class Targets:
             "bucket": asdict(self.bucket),
             "sizes": self.sizes,
             "jobs": [asdict(job) for job in self.jobs],
+            "max_bandwidth": self.max_bandwidth,
         }
         write_atomically(run_dir / "table.json", json.dumps(content))
 
@@ -156,7 +160,15 @@ def read_targets(file: Path, *, may_list: bool = False) -> Targets:
         for job in content["jobs"]
     ]
     bucket = Bucket(**content["bucket"])
-    return Targets(content["data_dir"], str(file.parent), bucket, content["sizes"], jobs, may_list)
+    return Targets(
+        content["data_dir"],
+        str(file.parent),
+        bucket,
+        content["sizes"],
+        jobs,
+        content["max_bandwidth"],
+        may_list,
+    )
 
 
 def open_targets(
@@ -191,7 +203,8 @@ def open_targets(
     table = find_keys(selection, bucket, data_dir)
     obstacles = table.obstacles()
     rows = [row for row in table.rows if row.key not in obstacles]
-    targets = make_targets(table, rows, bucket, data_dir, run_dir, workers)
+    limit = read_max_bandwidth(config)
+    targets = make_targets(table, rows, bucket, data_dir, run_dir, workers, limit)
     targets.may_list = True
     if table.incomplete():
         if find_aws:
@@ -206,13 +219,40 @@ def open_targets(
 
 
 def make_targets(
-    table: Table, rows: Sequence[Row], bucket: Bucket, data_dir: str, run_dir: Path, workers: int
+    table: Table,
+    rows: Sequence[Row],
+    bucket: Bucket,
+    data_dir: str,
+    run_dir: Path,
+    workers: int,
+    max_bandwidth: float | None,
 ) -> Targets:
-    """Return `rows` of `table` as targets, with jobs for those that are not complete."""
+    """Return `rows` of `table` as targets, with jobs for those that are not complete.
+
+    `max_bandwidth`, in MB/s, is divided among the transfers that can run at once.
+    """
     wanted = [(row.key, row.size) for row in rows if row.status != "complete"]
     jobs = plan_jobs(wanted, table.listed, workers, os.cpu_count() or 1, table.trees)
     sizes = {row.key: row.size for row in rows}
-    return Targets(data_dir, str(run_dir), bucket, sizes, jobs)
+    at_once = max(1, min(workers, len(jobs)))
+    share = max(1, int(max_bandwidth * 1e6 / at_once)) if max_bandwidth else None
+    return Targets(data_dir, str(run_dir), bucket, sizes, jobs, share)
+
+
+def read_max_bandwidth(config: Mapping[str, Any]) -> float | None:
+    """Return the limit of the whole run in MB/s, or None.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number above 0.
+    """
+    value = config.get("max_bandwidth")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigError(f"max_bandwidth={value!r} is no number of MB/s above 0")
+    return float(value)
 
 
 def _choose_data_dir(config: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ retry_mode = standard
 max_attempts = 5
 s3 =
   max_concurrent_requests = {connections}
-  addressing_style = {addressing_style}
+{max_bandwidth}  addressing_style = {addressing_style}
 """
 #: Held in a staging folder for as long as its transfer lives.
 LOCK = "lock"
@@ -75,6 +75,7 @@ class Transfer:
         self.prefix: str | None = job["prefix"]
         self.patterns: list[str] = job["patterns"]
         self.connections: int = job.get("connections", 10)
+        self.max_bandwidth: int | None = job.get("max_bandwidth")  # bytes per second
         self.sizes: dict[str, int] = dict(job["objects"])
         self.pending = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.data_dir = Path(job["data_dir"])
@@ -244,8 +245,13 @@ class Transfer:
         }
         config = self.staging / "aws.config"
         style = "path" if "--endpoint-url" in self.aws else "auto"
+        limit = ""
+        if self.max_bandwidth:  # aws takes whole units of 1024 bytes
+            limit = f"  max_bandwidth = {max(1, self.max_bandwidth // 1024)}KB/s\n"
         config.write_text(
-            TRANSFER_CONFIG.format(connections=self.connections, addressing_style=style)
+            TRANSFER_CONFIG.format(
+                connections=self.connections, max_bandwidth=limit, addressing_style=style
+            )
         )
         return environment | {
             "AWS_CONFIG_FILE": str(config),
