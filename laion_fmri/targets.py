@@ -55,6 +55,8 @@ class Targets:
     max_bandwidth: int | None = None
     #: Whether keys outside the selection may be looked up in the bucket: in the main process only.
     may_list: bool = False
+    #: Whether Snakemake was started by somebody else, who may not tell it to keep what arrived.
+    is_foreign: bool = False
 
     def paths(self) -> list[str]:
         """Return the local path of every target of the selection."""
@@ -108,7 +110,14 @@ class Targets:
 
     def _describe(self, job: Job) -> dict[str, Any]:
         where = {"bucket": self.bucket.name, "data_dir": self.data_dir, "run_dir": self.run_dir}
-        return asdict(job) | where | {"max_bandwidth": self.max_bandwidth}
+        return (
+            asdict(job)
+            | where
+            | {
+                "max_bandwidth": self.max_bandwidth,
+                "is_foreign": self.is_foreign,
+            }
+        )
 
     def _find_size(self, key: str) -> int | None:
         """Return the size of `key`, asking the bucket if it is outside the selection."""
@@ -200,12 +209,13 @@ def open_targets(
         return (read_targets(file) if file.exists() else empty), Table([])
     selection = Selection.from_config(config)
     check_licenses(selection.include_stimuli, data_dir)
+    transfer.restore_kept(Path(data_dir))
     table = find_keys(selection, bucket, data_dir)
     obstacles = table.obstacles()
     rows = [row for row in table.rows if row.key not in obstacles]
     limit = read_max_bandwidth(config)
     targets = make_targets(table, rows, bucket, data_dir, run_dir, workers, limit)
-    targets.may_list = True
+    targets.may_list = targets.is_foreign = True
     if table.incomplete():
         if find_aws:
             find_aws_command()

@@ -80,6 +80,8 @@ class Transfer:
         self.pending = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.data_dir = Path(job["data_dir"])
         self.record = Path(job["run_dir"], "outcomes", job["name"] + ".jsonl")
+        self.is_foreign: bool = job.get("is_foreign", False)
+        self.arrived: list[str] = []
         self.failed = False
 
     def run(self) -> int:
@@ -94,6 +96,8 @@ class Transfer:
                 with contextlib.suppress(OSError):  # a file system that knows no locks
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 self._fetch_all()
+            if self.failed and self.is_foreign:
+                self._keep_arrived()
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
         return int(self.failed)
@@ -218,6 +222,19 @@ class Transfer:
         said = ERROR.search(self._find_line(key, messages).replace(key, ""))
         return FINAL.get(said[1]) if said else None
 
+    def _keep_arrived(self) -> None:
+        """Keep a second link to what has arrived, for :func:`restore_kept`.
+
+        Snakemake removes all outputs of a failed job unless it is told to keep them, which a
+        pipeline that embeds the rules may not do.
+        """
+        for key in self.arrived:
+            kept = self.data_dir / ".laion_fmri" / "kept" / key
+            with contextlib.suppress(OSError):  # a file system without hard links
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.unlink(missing_ok=True)
+                kept.hardlink_to(self.data_dir / key)
+
     def _find_line(self, key: str, messages: str) -> str:
         """Return the line of aws's messages that is about `key`, or nothing."""
         if self.prefix is None:
@@ -229,6 +246,8 @@ class Transfer:
         """Record the outcome of `key`, which is then no longer pending."""
         del self.pending[key]
         self.failed |= outcome != "fetched"
+        if outcome == "fetched":
+            self.arrived.append(key)
         line = json.dumps({"key": key, "outcome": outcome, "reason": reason})
         with self.record.open("a") as record:
             record.write(line + "\n")
@@ -267,6 +286,21 @@ def sweep_staging(data_dir: Path) -> None:
         with contextlib.suppress(OSError):
             if not _is_alive(staging):
                 shutil.rmtree(staging, ignore_errors=True)
+
+
+def restore_kept(data_dir: Path) -> None:
+    """Put back what arrived beside an object that failed and was removed with it."""
+    top = data_dir / ".laion_fmri" / "kept"
+    for folder, _, names in os.walk(top):
+        for name in names:
+            kept = Path(folder, name)
+            target = data_dir / kept.relative_to(top)
+            with contextlib.suppress(OSError):
+                if not os.path.lexists(target):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    kept.replace(target)
+    if top.exists():
+        shutil.rmtree(top, ignore_errors=True)
 
 
 def _is_alive(staging: Path) -> bool:

@@ -275,6 +275,26 @@ def test_denied_object_does_not_cost_the_others_in_snakemake(
     assert dict.fromkeys(expected, 1) == dict(bucket.gets(bucket="denying-snakemake"))
 
 
+def test_denied_object_costs_no_second_fetch_without_our_profile(
+    server, spare, bucket, tiny_objects, tmp_path
+):
+    """Snakemake then removes its batch mates; the next run has them back without fetching."""
+    folder = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
+    objects = {f"{folder}sub-03_desc-{name}_trials.tsv": name.encode() for name in "ABC"}
+    denied = next(iter(objects))
+    server.add_bucket("denying-hosts", objects, denied=[denied])
+    config = {"data_dir": str(tmp_path / "data"), "bucket": "denying-hosts"}
+    (tmp_path / "data").mkdir()
+    (spare / "config" / "config.yaml").write_text(yaml.safe_dump(SUBJECT_03 | config))
+    expected = {key: content for key, content in objects.items() if key != denied}
+    options = ["--cores", "2", "--workflow-profile", "none"]
+    assert run_snakemake(spare, *options).returncode != 0
+    assert read_tree(tmp_path / "data") == {}
+    assert run_snakemake(spare, *options).returncode != 0
+    assert expected == read_tree(tmp_path / "data")
+    assert dict.fromkeys(expected, 1) == dict(bucket.gets(bucket="denying-hosts"))
+
+
 def test_relative_data_directory_belongs_to_the_pipeline(spare, tiny, tiny_objects, tmp_path):
     """A relative ``data_dir`` lies where Snakemake was started."""
     config = SUBJECT_03 | {"data_dir": "my data"}
