@@ -45,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
-        previous = [signal.signal(n, _interrupt) for n in (signal.SIGTERM, signal.SIGHUP)]
+        previous = {
+            number: signal.signal(number, _interrupt)
+            for number in (signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) != signal.SIG_IGN  # nohup: meant to outlive its terminal
+        }
         try:
             status: int = arguments.run(arguments)
         except KeyboardInterrupt:
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.close()
             status = DONE
         finally:
-            for number, handler in zip((signal.SIGTERM, signal.SIGHUP), previous, strict=True):
+            for number, handler in previous.items():
                 signal.signal(number, handler)
     return status
 

@@ -57,8 +57,11 @@ FINAL = {
 def main(argv: list[str]) -> int:
     """Run the job in the JSON text or ``@file`` ``argv[0]`` with the aws command after ``--``."""
     text = Path(argv[0][1:]).read_text() if argv[0].startswith("@") else argv[0]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Under nohup a hang-up stays ignored; but who stops the workflow means its transfers too,
+        # even where a shell has started it in the background, with interrupts ignored.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
     return Transfer(json.loads(text), argv[argv.index("--") + 1 :]).run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,11 @@ def is_loopback(address: Any) -> bool:
         return host in ("localhost", "") or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+# Started in the background by a shell, this process would hand on to all others that interrupts are
+# to be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -194,6 +194,25 @@ def test_interrupt_stops_everything(tiny, tiny_objects, tmp_path):
     assert list((tmp_path / "data" / ".laion_fmri" / "partial").iterdir()) == []
 
 
+@pytest.mark.parametrize(("before", "status"), [([], 130), (["nohup"], 0)], ids=["", "nohup"])
+def test_closed_terminal(tiny, tiny_objects, tmp_path, before, status):
+    """It stops the run, unless the run was meant to outlive its terminal."""
+    (tmp_path / "data").mkdir()
+    slow = wrap_aws(tmp_path, before=f"echo $$ > '{tmp_path}/pid'; sleep 2")
+    command = [*before, sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
+    environment = {"LAION_FMRI_DATA_DIR": str(tmp_path / "data"), "LAION_FMRI_AWS": str(slow)}
+    process = subprocess.Popen(
+        command, env=os.environ | environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    said = process.communicate(timeout=60)[1].decode()
+    assert (process.returncode, "Traceback" in said) == (status, False)
+    assert (read_tree(tmp_path / "data") == tiny_objects) is (status == 0)
+
+
 @pytest.fixture(scope="module")
 def denied(server, tiny_objects, tmp_path_factory):
     """Download from a bucket with one denied key in the middle of a batch."""
