@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 from laion_fmri import dataset
 from laion_fmri.errors import BucketError
+
+_MAKING = threading.Lock()
 
 
 class ListedObject(NamedTuple):
@@ -105,20 +108,26 @@ class Bucket:
             ) from error
 
 
-@lru_cache(maxsize=8)  # making a client takes longer than listing a session
 def _client(region: str, endpoint_url: str | None) -> Any:
+    """Return the client for a region and endpoint, made once however many threads ask for it."""
+    with _MAKING:
+        return _make_client(region, endpoint_url)
+
+
+@lru_cache(maxsize=8)  # making a client takes longer than listing a session
+def _make_client(region: str, endpoint_url: str | None) -> Any:
     # Loading boto3 makes a great many objects and no garbage; the collector, which would look at
     # all of them again and again, takes a fifth of the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _make_client(region, endpoint_url)
+        return _load_client(region, endpoint_url)
     finally:
         if collecting:
             gc.enable()
 
 
-def _make_client(region: str, endpoint_url: str | None) -> Any:
+def _load_client(region: str, endpoint_url: str | None) -> Any:
     import boto3
     import botocore.session
     from botocore import UNSIGNED
