@@ -81,9 +81,10 @@ def test_signature_is_the_contract():
     names = ["subject", *ENTITIES[1:], "include_stimuli", "n_jobs"]
     parameters = inspect.signature(download).parameters
     empty = inspect.Parameter.empty
-    assert [*names, "data_dir", "dry_run"] == list(parameters)
+    added = ["data_dir", "dry_run", "max_bandwidth"]
+    assert [*names, *added] == list(parameters)
     assert [empty, *[None] * 7, False, 1] == [parameters[name].default for name in names]
-    kinds = {parameters[name].kind for name in ("data_dir", "dry_run")}
+    kinds = {parameters[name].kind for name in added}
     assert {inspect.Parameter.KEYWORD_ONLY} == kinds
 
 
