@@ -110,14 +110,8 @@ class Targets:
 
     def _describe(self, job: Job) -> dict[str, Any]:
         where = {"bucket": self.bucket.name, "data_dir": self.data_dir, "run_dir": self.run_dir}
-        return (
-            asdict(job)
-            | where
-            | {
-                "max_bandwidth": self.max_bandwidth,
-                "is_foreign": self.is_foreign,
-            }
-        )
+        how = {"max_bandwidth": self.max_bandwidth, "is_foreign": self.is_foreign}
+        return asdict(job) | where | how
 
     def _find_size(self, key: str) -> int | None:
         """Return the size of `key`, asking the bucket if it is outside the selection."""
@@ -128,7 +122,7 @@ class Targets:
         return self.sizes.get(key)
 
     def write(self) -> None:
-        """Write the table, the jobs and the stamp for the processes that Snakemake starts."""
+        """Write the table and the jobs for the processes that Snakemake starts."""
         run_dir = Path(self.run_dir)
         transfer.sweep_staging(Path(self.data_dir))
         shutil.rmtree(run_dir / "outcomes", ignore_errors=True)

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helpers import (
@@ -261,18 +262,24 @@ def test_unusable_data_directory_is_said_before_anything_is_listed(bucket, tmp_p
     assert list_all(tmp_path) == ["file", "{ses}"]
 
 
+def download_unwritable(data_dir: Path):
+    """Run the command with a data directory that nobody may write to."""
+    folders = [data_dir, *(path for path in data_dir.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    words = [sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
+    done = run([*drop_capabilities(), *words], LAION_FMRI_DATA_DIR=data_dir)
+    for folder in folders:
+        folder.chmod(0o755)
+    return done
+
+
 @pytest.mark.parametrize("count", [0, 2], ids=["empty", "partly filled"])
 def test_unwritable_data_directory_is_said_before_listing(count, tiny, tiny_objects, tmp_path):
     """Exit 2, one line, nothing started; nothing listed, unless what is there may be complete."""
     write_tree(tmp_path, dict(list(tiny_objects.items())[:count]))
     before = list_all(tmp_path)
-    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
-    for folder in folders:
-        folder.chmod(0o555)
-    words = [sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
-    done = run([*drop_capabilities(), *words], LAION_FMRI_DATA_DIR=tmp_path)
-    for folder in folders:
-        folder.chmod(0o755)
+    done = download_unwritable(tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert f"{tmp_path} is not writable" in done.stderr
     assert before == list_all(tmp_path)
@@ -283,13 +290,7 @@ def test_complete_selection_in_an_unwritable_data_directory(tiny, tiny_objects, 
     """There is nothing to do, so nothing needs to be written."""
     write_tree(tmp_path, tiny_objects)
     before = list_all(tmp_path)
-    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
-    for folder in folders:
-        folder.chmod(0o555)
-    words = [sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
-    done = run([*drop_capabilities(), *words], LAION_FMRI_DATA_DIR=tmp_path)
-    for folder in folders:
-        folder.chmod(0o755)
+    done = download_unwritable(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert before == list_all(tmp_path)
 

@@ -169,11 +169,11 @@ def test_link_to_nowhere_is_named_and_left_alone(tiny, tiny_objects, tmp_path):
     assert {key: tiny_objects[key] for key in others} == read_tree(tmp_path)
 
 
-def test_interrupt_stops_everything(tiny, tiny_objects, tmp_path):
-    """An interrupt ends with 130 and kills the transfers; the same command then goes on."""
+def start_slow_download(tmp_path, delay: str, before=()) -> subprocess.Popen[bytes]:
+    """Start the command with an aws that first waits, and return once an aws has started."""
     (tmp_path / "data").mkdir()
-    slow = wrap_aws(tmp_path, before=f"echo $$ > '{tmp_path}/pid'; exec sleep 60")
-    command = [sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
+    slow = wrap_aws(tmp_path, before=f"echo $$ > '{tmp_path}/pid'; {delay}")
+    command = [*before, sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
     environment = {"LAION_FMRI_DATA_DIR": str(tmp_path / "data"), "LAION_FMRI_AWS": str(slow)}
     process = subprocess.Popen(
         command, env=os.environ | environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -181,6 +181,12 @@ def test_interrupt_stops_everything(tiny, tiny_objects, tmp_path):
     deadline = time.monotonic() + 30
     while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    return process
+
+
+def test_interrupt_stops_everything(tiny, tiny_objects, tmp_path):
+    """An interrupt ends with 130 and kills the transfers; the same command then goes on."""
+    process = start_slow_download(tmp_path, "exec sleep 60")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 130
@@ -197,16 +203,7 @@ def test_interrupt_stops_everything(tiny, tiny_objects, tmp_path):
 @pytest.mark.parametrize(("before", "status"), [([], 130), (["nohup"], 0)], ids=["", "nohup"])
 def test_closed_terminal(tiny, tiny_objects, tmp_path, before, status):
     """It stops the run, unless the run was meant to outlive its terminal."""
-    (tmp_path / "data").mkdir()
-    slow = wrap_aws(tmp_path, before=f"echo $$ > '{tmp_path}/pid'; sleep 2")
-    command = [*before, sys.executable, "-m", "laion_fmri", "download", "--subject", "03"]
-    environment = {"LAION_FMRI_DATA_DIR": str(tmp_path / "data"), "LAION_FMRI_AWS": str(slow)}
-    process = subprocess.Popen(
-        command, env=os.environ | environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = start_slow_download(tmp_path, "sleep 2", before)
     process.send_signal(signal.SIGHUP)
     said = process.communicate(timeout=60)[1].decode()
     assert (process.returncode, "Traceback" in said) == (status, False)
