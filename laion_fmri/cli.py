@@ -190,29 +190,35 @@ def _run_info(arguments: argparse.Namespace) -> int:
 
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.download import Run, read_n_jobs
-    from laion_fmri.progress import show_progress
 
     names = ("subject", *FILTERS, "include_stimuli", "data_dir", "max_bandwidth")
     config = {name: getattr(arguments, name) for name in names}
     n_jobs = read_n_jobs(_read_number(arguments.n_jobs))
     try:
-        run = Run(config, n_jobs)
+        run = Run(config, n_jobs, dry_run=arguments.dry_run)
     except LicenseNotAcceptedError:
         if not _ask_for_licence(arguments.data_dir):
             raise
-        run = Run(config, n_jobs)
+        run = Run(config, n_jobs, dry_run=arguments.dry_run)
+    with run:
+        return _fetch(run, quiet=arguments.quiet)
+
+
+def _fetch(run: Run, *, quiet: bool) -> int:
+    from laion_fmri.progress import show_progress
+
     for text in run.table.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
-    tell: Callable[[str], object] = (lambda text: None) if arguments.quiet else print
+    tell: Callable[[str], object] = (lambda text: None) if quiet else print
     for text in run.table.notes:
         tell(text)
     tell(_describe_plan(run))
-    if arguments.dry_run:
+    if run.dry_run:
         for row in run.table.incomplete():
             tell(f"  {row.key} ({row.status}, {format_size(row.size)})")
         return DONE
     started = time.monotonic()
-    report = run.fetch(None if arguments.quiet else show_progress)
+    report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
     tell(_summarize(report, seconds))
     for row, reason in report.failures():

@@ -29,7 +29,7 @@ from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare, find_keys
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
-from laion_fmri.runner import Outcome, run_workflow
+from laion_fmri.runner import Outcome, Snakemake, run_workflow
 from laion_fmri.targets import Targets, find_aws_command, make_targets, read_max_bandwidth
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class Report:
 
 
 class Run:
-    """One download: the selection found and planned on creation, fetched by :meth:`fetch`.
+    """One download: the selection found on creation, planned and fetched by :meth:`fetch`.
+
+    To be used in a ``with`` statement, which ends what may have been started ahead of time.
 
     Parameters
     ----------
@@ -95,6 +97,8 @@ class Run:
         The configuration of the workflow; see ``workflow/schemas/config.schema.yaml``.
     n_jobs : int
         How many ``aws s3 cp`` processes run at once.
+    dry_run : bool
+        Whether :meth:`fetch` is only to report what is here.
 
     Raises
     ------
@@ -102,8 +106,9 @@ class Run:
         If the input is bad, the data directory unusable, or the bucket cannot be listed.
     """
 
-    def __init__(self, config: Mapping[str, Any], n_jobs: int) -> None:
+    def __init__(self, config: Mapping[str, Any], n_jobs: int, *, dry_run: bool = False) -> None:
         self.n_jobs = n_jobs
+        self.dry_run = dry_run
         selection = Selection.from_config(config)
         self.data_dir = get_data_dir(config.get("data_dir"))
         check_data_dir(self.data_dir)
@@ -112,9 +117,28 @@ class Run:
         self.config["data_dir"] = str(self.data_dir)
         self.bucket = Bucket.from_config(config)
         self.max_bandwidth = read_max_bandwidth(config)
-        self.table = find_keys(selection, self.bucket, self.data_dir)
-        if not state_dir(self.data_dir).exists():
+        # The first run in a directory will fetch something: let Snakemake load meanwhile.
+        is_first = not state_dir(self.data_dir).exists()
+        starts = is_first and not dry_run and is_writable(self.data_dir)
+        self._snakemake = Snakemake() if starts else None
+        try:
+            self.table = find_keys(selection, self.bucket, self.data_dir)
+        except BaseException:
+            self.close()
+            raise
+        if is_first:
             self.table.notes.append(dataset.BRAIN_LICENSE)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End a Snakemake that is running or waiting."""
+        if self._snakemake:
+            self._snakemake.close()
 
     def plan(self, rows: list[Row]) -> Targets:
         """Return the targets and jobs that fetch `rows`; check that they can be fetched."""
@@ -133,20 +157,16 @@ class Run:
         targets.write_stamp(self.table.partial_paths())
         return targets
 
-    def preview(self) -> Report:
-        """Return the report of a dry run: what is present, and nothing else tried."""
-        rows = self.table.rows
-        done = [("present" if row.status == "complete" else None) for row in rows]
-        return Report(rows, done, [""] * len(rows))
-
     def fetch(self, watch: Watch | None = None) -> Report:
         """Fetch what is not complete, and return what happened to each row.
 
-        Without anything to do, nothing is started and nothing written. `watch` gets the targets
-        and the rows to fetch, and its context what is to be called while the run lasts.
+        Without anything to do, nothing is written. `watch` gets the targets and the rows to fetch,
+        and its context what is to be called while the run lasts.
         """
-        if not self.table.incomplete():
-            return self.preview()
+        if self.dry_run or not self.table.incomplete():
+            rows = self.table.rows
+            done = [("present" if row.status == "complete" else None) for row in rows]
+            return Report(rows, done, [""] * len(rows))
         said = {key: Outcome("failed", why) for key, why in self.table.obstacles().items()}
         report = Report([], [], [])
         wanted = [row for row in self.table.incomplete() if row.key not in said]
@@ -155,7 +175,8 @@ class Run:
             report.log = Path(targets.run_dir, "snakemake.log")
             watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
             with watching as on_tick:
-                said |= run_workflow(self.config, targets, self.n_jobs, on_tick)
+                self._snakemake = self._snakemake or Snakemake()
+                said |= run_workflow(self._snakemake, self.config, targets, self.n_jobs, on_tick)
         for row in self.table.rows:
             now = row._replace(status=compare(row.path, row.size))
             outcome, reason = said.get(row.key, ("failed", f"not tried; see {report.log}"))
@@ -198,8 +219,8 @@ def download(
         Also mirror ``stimuli/``. Their licence has to be accepted once per data directory, see
         :func:`accept_licenses`.
     n_jobs : int
-        ``aws s3 cp`` processes at once, each of which opens about 10 connections. A value that
-        makes no sense is replaced, with a warning.
+        ``aws s3 cp`` processes at once, each of which opens about 10 connections, or 20 for small
+        objects, which mostly wait. A value that makes no sense is replaced, with a warning.
     data_dir : path, optional
         Where the files go; the chosen data directory by default.
     dry_run : bool
@@ -241,9 +262,9 @@ def download(
     """
     given = locals()
     settings = {name: given[name] for name in given if name not in ("n_jobs", "dry_run")}
-    run = Run(settings, read_n_jobs(n_jobs))
-    run.table.announce()
-    report = run.preview() if dry_run else run.fetch()
+    with Run(settings, read_n_jobs(n_jobs), dry_run=dry_run) as run:
+        run.table.announce()
+        report = run.fetch()
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
     return report.to_frame()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from laion_fmri.transfer import escape_glob, escape_pattern
 
@@ -19,19 +19,29 @@ MIB = 2**20
 LAST = chr(0x10FFFF)
 #: Objects from this size on (bytes) get a job each.
 LARGE = 64 * MIB
-#: What an object costs beside its bytes, in bytes that could have been moved in that time.
-OBJECT_COST = MIB // 2
-#: Work below which a second process is not worth its start, in the same bytes.
-BATCH_COST = 32 * MIB
+#: What an object costs beside its bytes, in bytes that could have been moved in that time: 2.7 ms
+#: at 530 MB for each second of CPU, measured as the seconds below.
+OBJECT_COST = 3 * MIB // 2
+#: Work below which a second process is not worth its start, in the same bytes: half a start.
+BATCH_COST = 96 * MIB
 #: Objects of one batch: Snakemake compares each output of a rule with all others of it.
-BATCH_OBJECTS = 400
+BATCH_OBJECTS = 1_000
 #: CPU seconds of an aws process: its start, each key that it lists, and each key held against a
 #: pattern. Measured with aws-cli 1.46 on Python 3.11; their proportions are what counts.
-START_SECONDS, LIST_SECONDS, MATCH_SECONDS = 0.6, 1e-4, 3.6e-5
-#: Patterns that are few enough not to look for fewer.
-FEW_PATTERNS = 12
-#: Requests that are under way at once for each worker, however few processes do the work.
+START_SECONDS, LIST_SECONDS, MATCH_SECONDS = 0.45, 1e-4, 3.6e-5
+#: Patterns that are few enough not to look for fewer, and names of folders to leave out by name.
+FEW_PATTERNS, FEW_EXCLUSIONS = 12, 6
+#: Keys that a folder above several trees is taken to hold, for each that was listed: it may also
+#: have trees that nobody has selected.
+UNLISTED = 2
+#: Requests that are under way at once for each worker. Those of a batch mostly wait, so it has
+#: twice as many.
 CONNECTIONS = 10
+#: Requests of one process, beyond which its threads only wait for each other.
+MOST_CONNECTIONS = 60
+
+#: A key and the size of its object in bytes.
+Item = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -43,10 +53,13 @@ class Job:
     name : str
     prefix : str or None
         The folder that a recursive copy lists; None for a single object.
-    patterns : tuple of str
-        Relative to `prefix` and in aws's syntax; they match the keys of the batch and no other.
+    patterns, exclusions : tuple of str
+        Relative to `prefix` and in aws's syntax; of the keys that the first match, those that none
+        of the second match are the keys of the batch and no other.
     objects : tuple of (str, int)
         The keys and their sizes in bytes.
+    workers : int
+        Workers that it stands for: its rule takes as many cores.
     connections : int
         Requests that are under way at once.
     """
@@ -54,12 +67,14 @@ class Job:
     name: str
     prefix: str | None
     patterns: tuple[str, ...]
-    objects: tuple[tuple[str, int], ...]
+    objects: tuple[Item, ...]
+    workers: int = 1
     connections: int = CONNECTIONS
+    exclusions: tuple[str, ...] = ()
 
 
 def plan_jobs(
-    objects: Iterable[tuple[str, int]],
+    objects: Iterable[Item],
     listed: Sequence[str],
     workers: int,
     cpus: int,
@@ -68,8 +83,9 @@ def plan_jobs(
     """Share out `objects` (key, size) among at most `workers` processes at a time.
 
     Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
-    down; they share the connections of all workers instead. Large objects, and those at the root of
-    the bucket, below which a recursive copy would list everything, get a job each.
+    down; where there are more workers, a batch has the connections of several. Large objects, and
+    those at the root of the bucket, below which a recursive copy would list everything, get a job
+    each.
 
     Returns
     -------
@@ -78,12 +94,17 @@ def plan_jobs(
     """
     objects = list(objects)
     processes = max(1, min(workers, cpus))
-    jobs = [
-        replace(batch, connections=CONNECTIONS * workers // processes)
-        for batch in plan_batches(objects, listed, processes, trees)
-    ]
+    batches = plan_batches(objects, listed, processes, trees)
+    each = workers // max(1, min(processes, len(batches)))
+    jobs = [_widen(batch, each, min(CONNECTIONS * workers, MOST_CONNECTIONS)) for batch in batches]
     jobs += [make_single(key, size) for key, size in objects if not _is_small(key, size)]
     return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
+
+
+def _widen(batch: Job, workers: int, most: int) -> Job:
+    """Let `batch` stand for `workers`, as far as it has objects for all their connections."""
+    workers = min(workers, -(-len(batch.objects) // CONNECTIONS))
+    return replace(batch, workers=workers, connections=min(2 * CONNECTIONS * workers, most))
 
 
 def make_single(key: str, size: int) -> Job:
@@ -92,7 +113,7 @@ def make_single(key: str, size: int) -> Job:
 
 
 def plan_batches(
-    objects: Iterable[tuple[str, int]],
+    objects: Iterable[Item],
     listed: Sequence[str],
     workers: int,
     trees: Sequence[str] = (),
@@ -108,8 +129,9 @@ def plan_batches(
     workers
         Processes that run at once, at least 1.
     trees
-        The prefixes that were listed. A batch stays inside one of them, since beyond it a pattern
-        could match what nobody has selected; without them, inside the folder of a subject.
+        The prefixes that were listed; without them, the folder of each subject is one. A pattern
+        stays inside a tree, since beyond it could match what nobody has selected, and so does a
+        batch, unless it brings little of several trees side by side.
 
     Returns
     -------
@@ -120,25 +142,24 @@ def plan_batches(
     small = sorted(item for item in objects if _is_small(*item))
     share = max(BATCH_COST, -(-sum(map(_cost, small)) // max(workers, 1)))
     listed, trees = sorted(listed), sorted(trees)
-    return [job for run in _cut(small, share, trees) for job in _make_jobs(run, listed)]
+    groups = _group(_cut(small, share, trees), share, trees)
+    return [job for group in groups for job in _make_jobs(group, listed, trees)]
 
 
 def _is_small(key: str, size: int) -> bool:
     return size < LARGE and "/" in key
 
 
-def _cost(item: tuple[str, int]) -> int:
+def _cost(item: Item) -> int:
     return item[1] + OBJECT_COST
 
 
-def _cut(
-    items: list[tuple[str, int]], share: int, trees: Sequence[str]
-) -> list[list[tuple[str, int]]]:
+def _cut(items: list[Item], share: int, trees: Sequence[str]) -> list[list[Item]]:
     """Cut sorted `items` into runs of about `share` work that do not leave their tree."""
-    runs: list[list[tuple[str, int]]] = []
+    runs: list[list[Item]] = []
     work, home = share, ""
     for item in items:
-        here = _home(item[0], trees)
+        here = _find_tree(item[0], trees)
         if work >= share or here != home or len(runs[-1]) == BATCH_OBJECTS:
             runs.append([])
             work, home = 0, here
@@ -147,26 +168,81 @@ def _cut(
     return runs
 
 
-def _home(key: str, trees: Sequence[str]) -> str:
+def _group(runs: list[list[Item]], share: int, trees: Sequence[str]) -> list[list[list[Item]]]:
+    """Group runs of trees in the same folder that have no more than `share` work together."""
+    groups: list[list[list[Item]]] = []
+    work, objects, home = 0, 0, ""
+    for run in runs:
+        here = _parent(_find_tree(run[0][0], trees))
+        work += sum(map(_cost, run))
+        objects += len(run)
+        if not groups or work > share or here != home or objects > BATCH_OBJECTS:
+            groups.append([])
+            work, objects, home = sum(map(_cost, run)), len(run), here
+        groups[-1].append(run)
+    return groups
+
+
+def _find_tree(key: str, trees: Sequence[str]) -> str:
     """Return the tree of `key`, or else its folders down to that of the subject, or the first."""
     place = bisect_right(trees, key) - 1
     if place >= 0 and key.startswith(trees[place]):
         return trees[place]
     folders = key.split("/")[:-1]
     depth = next((i for i, name in enumerate(folders) if name.startswith("sub-")), 0)
-    return "/".join(folders[: depth + 1])
+    return "".join(f"{folder}/" for folder in folders[: depth + 1])
 
 
-def _make_jobs(run: list[tuple[str, int]], listed: Sequence[str]) -> list[Job]:
-    """Make one job of `run`, or one for each object if naming them takes longer than starting."""
+def _parent(folder: str) -> str:
+    """Return the folder that `folder`, with its ``/``, is in."""
+    return folder[: folder.rfind("/", 0, -1) + 1]
+
+
+def _make_jobs(group: list[list[Item]], listed: Sequence[str], trees: Sequence[str]) -> list[Job]:
+    """Make one job of `group`, or several if naming its objects takes longer than more starts."""
+    run = list(chain.from_iterable(group))
     keys = [key for key, _ in run]
     prefix = _common_folder(keys)
     within = _slice(listed, prefix)
-    patterns = tuple(cover(keys, within, prefix))
-    naming = len(within) * (LIST_SECONDS + MATCH_SECONDS * len(patterns))
+    tops = {key: max(prefix, _find_tree(key, trees), key=len) for key in keys}
+    patterns, exclusions = _name_keys(tops, within, prefix)
+    naming = LIST_SECONDS + MATCH_SECONDS * (len(patterns) + len(exclusions))
+    naming *= len(within)
+    if len(group) > 1 and naming * UNLISTED > START_SECONDS * (len(group) - 1):
+        return [job for run in group for job in _make_jobs([run], listed, trees)]
     if len(run) > 1 and naming > START_SECONDS * len(run):
         return [make_single(key, size) for key, size in run]
-    return [Job("batch_" + _digest("\n".join(keys)), prefix, patterns, tuple(run))]
+    name = "batch_" + _digest("\n".join(keys))
+    return [Job(name, prefix, tuple(patterns), tuple(run), exclusions=tuple(exclusions))]
+
+
+def _name_keys(
+    tops: Mapping[str, str], listed: Sequence[str], prefix: str
+) -> tuple[list[str], list[str]]:
+    """Return the patterns of :func:`cover`, or fewer beside others that leave out whole folders."""
+    patterns = cover(tops, listed, prefix)
+    names = _find_exclusions(tops, listed, prefix) if len(patterns) > 1 else []
+    if names:
+        rest = [
+            key for key in listed if not any(f"{name}/" in key[len(prefix) :] for name in names)
+        ]
+        fewer = cover(tops, rest, prefix)
+        if len(fewer) + len(names) < len(patterns):
+            return fewer, [f"*{escape_glob(name)}/*" for name in names]
+    return patterns, []
+
+
+def _find_exclusions(tops: Mapping[str, str], listed: Sequence[str], prefix: str) -> list[str]:
+    """Return the names of the folders, if few, that hold much else and nothing of `tops`."""
+    start = len(prefix)
+    wanted = {name for key in tops for name in key[start:].split("/")[:-1]}
+    names = {
+        next((name for name in key[start:].split("/")[:-1] if name not in wanted), "")
+        for key in listed
+    }
+    # The pattern of one name would also match a longer one that ends in it.
+    names = {name for name in names - {""} if not any(other.endswith(name) for other in wanted)}
+    return sorted(names) if len(names) <= FEW_EXCLUSIONS else []
 
 
 def _slice(listed: Sequence[str], prefix: str) -> Sequence[str]:
@@ -187,22 +263,20 @@ def _common_folder(keys: list[str]) -> str:
     return "".join(f"{folder}/" for folder in plain)
 
 
-def cover(keys: Sequence[str], listed: Sequence[str], prefix: str) -> list[str]:
-    """Find few aws patterns that match, of the keys `listed` below `prefix`, exactly `keys`.
+def cover(tops: Mapping[str, str], listed: Sequence[str], prefix: str) -> list[str]:
+    """Find few aws patterns that match, of the keys `listed` below `prefix`, exactly some.
 
-    A pattern is a beginning, an end, or an end within a folder, each as short as it can be without
-    matching a key that is not wanted; a key that none of them can name is named in full.
+    These are the keys of `tops`, each with the folder that its pattern may not leave. A pattern is
+    a beginning, an end, or an end within a folder, each as short as it can be without matching a
+    key that is not wanted; a key that none of them can name is named in full.
     """
-    wanted = set(keys)
-    others = sorted(key for key in listed if key not in wanted)
-    if not others:
-        return ["*"]
+    others = sorted(key for key in listed if key not in tops)
     candidates: dict[str, list[str]] = {}
-    for key in keys:
-        candidates.setdefault(_shortest_beginning(key, others, prefix), []).append(key)
+    for key, top in tops.items():
+        candidates.setdefault(_shortest_beginning(key, others, prefix, top), []).append(key)
     if len(candidates) > FEW_PATTERNS:
-        _add_endings(candidates, keys, others, prefix)
-    missing, patterns = set(keys), []
+        _add_endings(candidates, tops, others, prefix)
+    missing, patterns = set(tops), []
     for pattern in sorted(candidates, key=lambda p: (-len(candidates[p]), len(p), p)):
         if not missing.isdisjoint(candidates[pattern]):
             patterns.append(pattern)
@@ -210,23 +284,23 @@ def cover(keys: Sequence[str], listed: Sequence[str], prefix: str) -> list[str]:
     return patterns
 
 
-def _shortest_beginning(key: str, others: Sequence[str], prefix: str) -> str:
-    length = max(_longest_shared(key, others) + 1, len(prefix))
+def _shortest_beginning(key: str, others: Sequence[str], prefix: str, top: str) -> str:
+    length = max(_longest_shared(key, others) + 1, len(top)) if others else len(top)
     if length > len(key):  # another key goes on where this one ends
         return escape_pattern(key[len(prefix) :])
     return escape_pattern(key[len(prefix) : length]) + "*"
 
 
 def _add_endings(
-    candidates: dict[str, list[str]], keys: Sequence[str], others: Sequence[str], prefix: str
+    candidates: dict[str, list[str]], tops: Mapping[str, str], others: Sequence[str], prefix: str
 ) -> None:
-    """Add the endings of each folder on the way to each key, if not too much else is in it."""
+    """Add the endings of each folder below the top of each key, if not too much else is in it."""
     indexes: dict[str, list[str]] = {}
-    for key in keys:
-        for folder in _folders(key, prefix):
+    for key, top in tops.items():
+        for folder in _folders(key, top):
             if folder not in indexes:
                 inside = _slice(others, folder)
-                few = len(inside) <= 10 * len(keys) + 1000
+                few = len(inside) <= 10 * len(tops) + 1000
                 indexes[folder] = sorted(other[::-1] for other in inside) if few else [key[::-1]]
             length = _longest_shared(key[::-1], indexes[folder]) + 1
             if length <= len(key) - len(folder):
@@ -235,10 +309,10 @@ def _add_endings(
                 candidates.setdefault(f"{start}*{end}", []).append(key)
 
 
-def _folders(key: str, prefix: str) -> list[str]:
-    """Return `prefix` and the folders below it on the way to `key`, each with its ``/``."""
-    ends = [i + 1 for i in range(len(prefix), len(key)) if key[i] == "/"]
-    return [prefix, *(key[:end] for end in ends)]
+def _folders(key: str, top: str) -> list[str]:
+    """Return `top` and the folders below it on the way to `key`, each with its ``/``."""
+    ends = [i + 1 for i in range(len(top), len(key)) if key[i] == "/"]
+    return [top, *(key[:end] for end in ends)]
 
 
 def _longest_shared(name: str, index: Sequence[str]) -> int:

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from laion_fmri import loader
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.targets import Targets, aws_command
 
@@ -23,6 +24,8 @@ TICK = 0.25
 GRACE = 8.0
 #: Runs whose logs are kept in a data directory.
 KEPT_RUNS = 20
+#: Jobs that are asked for by name; more of them might not fit on a command line.
+NAMED_JOBS = 2_000
 
 
 class Outcome(NamedTuple):
@@ -41,16 +44,73 @@ def find_workflow() -> Path:
     raise WorkflowFailedError(f"no workflow beside {package}; install laion-fmri again")
 
 
+class Snakemake:
+    """A Snakemake process: it loads at once, and waits for :meth:`run`.
+
+    It is a process and not a call, since Snakemake's own interface cannot run inside an event loop,
+    which every Jupyter kernel is.
+    """
+
+    def __init__(self) -> None:
+        # -P: a file of the user's that is named like a module must not be imported instead.
+        command = [sys.executable, "-P", os.fspath(loader.__file__)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=_make_environment(),
+        )
+        self._pipe: IO[bytes] = self._process.stdin  # type: ignore[assignment]
+
+    def run(self, argv: Sequence[str], log: Path, on_tick: Callable[[], None]) -> int:
+        """Run it with the arguments `argv`, its output in `log`; return its exit status.
+
+        `on_tick` is called every quarter of a second. Whatever ends the wait, such as an interrupt,
+        ends Snakemake and all that it has started.
+        """
+        with contextlib.suppress(BrokenPipeError):  # ended while loading: its status tells
+            self._pipe.write(json.dumps({"argv": list(argv), "log": str(log)}).encode())
+            self._pipe.close()
+        try:
+            while self._process.poll() is None:
+                on_tick()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(TICK)
+        finally:
+            self.close()
+        on_tick()
+        return self._process.returncode
+
+    def close(self) -> None:
+        """Stop it and all that it has started, gently first; nothing if it has ended."""
+        if self._pipe.closed and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGINT)
+            deadline = time.monotonic() + GRACE
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.close()
+
+
 def run_workflow(
+    snakemake: Snakemake,
     config: Mapping[str, Any],
     targets: Targets,
     n_jobs: int,
     on_tick: Callable[[], None],
 ) -> dict[str, Outcome]:
-    """Run Snakemake on `targets` with `n_jobs` cores and return the outcome of each key.
+    """Run `snakemake` on `targets` with `n_jobs` cores and return the outcome of each key.
 
     Parameters
     ----------
+    snakemake
+        A process that has not been run; it is closed afterwards.
     config
         The configuration of the run.
     on_tick
@@ -67,25 +127,9 @@ def run_workflow(
     config_file = run_dir / "config.json"
     config_file.write_text(json.dumps({**config, "table": str(run_dir / "table.json")}))
     log = run_dir / "snakemake.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            _make_command(run_dir, config_file, n_jobs),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=_make_environment(),
-        )
-        try:
-            while process.poll() is None:
-                on_tick()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(TICK)
-        finally:
-            _stop(process)
-    on_tick()
+    status = snakemake.run(_make_arguments(targets, config_file, n_jobs), log, on_tick)
     outcomes = read_outcomes(targets)
-    if process.returncode and not outcomes:
+    if status and not outcomes:
         raise WorkflowFailedError(
             f"Snakemake failed before it fetched anything: {_explain(log)}; its log is {log}"
         )
@@ -118,19 +162,22 @@ def count_staged_bytes(targets: Targets) -> int:
     return total
 
 
-def _make_command(run_dir: Path, config_file: Path, n_jobs: int) -> list[str]:
+def _make_arguments(targets: Targets, config_file: Path, n_jobs: int) -> list[str]:
+    # Asked for the jobs, Snakemake need not look for the rule of each file, nor run a rule `all` at
+    # the end, after which it would wait a second for a timer.
+    jobs = [job.name for job in targets.jobs]
     return [
-        # -P: a file of the user's that is named like a module must not be imported instead.
-        *[sys.executable, "-P", "-m", "snakemake"],
+        *(jobs if len(jobs) <= NAMED_JOBS else []),
         *["--snakefile", str(find_workflow() / "Snakefile")],
         *["--configfile", str(config_file)],
-        *["--directory", str(run_dir)],
+        *["--directory", str(targets.run_dir)],
         *["--cores", str(n_jobs)],
         *["--profile", "none", "--workflow-profile", "none"],
         *["--scheduler", "greedy"],
         *["--rerun-triggers", "mtime"],
         *["--keep-going", "--keep-incomplete", "--ignore-incomplete"],
         *["--nolock", "--drop-metadata", "--nocolor"],
+        *["--quiet", "reason"],  # which would name every file of a batch
     ]
 
 
@@ -139,21 +186,10 @@ def _make_environment() -> dict[str, str]:
     return kept | {"LAION_FMRI_AWS": aws_command()}
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop Snakemake and all that it has started, gently first; nothing if it has ended."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        deadline = time.monotonic() + GRACE
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def _explain(log: Path) -> str:
     """Find the line of Snakemake's log that says what was wrong."""
+    if not log.exists():
+        return "it cannot be started"
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     errors = [i for i, line in enumerate(lines) if "Error" in line or "Exception" in line]
     if not errors:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,12 @@ retry_mode = standard
 max_attempts = 5
 s3 =
   max_concurrent_requests = {connections}
+  multipart_threshold = {whole}
 {max_bandwidth}  addressing_style = {addressing_style}
 """
+#: Bytes up to which an object is one request: half the requests of the default, and S3's checksum
+#: holds for it, which it does not for a range.
+WHOLE = 16 * 2**20
 #: Held in a staging folder for as long as its transfer lives.
 LOCK = "lock"
 #: Seconds after which a staging folder without a lock is nobody's.
@@ -77,6 +82,7 @@ class Transfer:
         self.bucket: str = job["bucket"]
         self.prefix: str | None = job["prefix"]
         self.patterns: list[str] = job["patterns"]
+        self.exclusions: list[str] = job.get("exclusions", [])
         self.connections: int = job.get("connections", 10)
         self.max_bandwidth: int | None = job.get("max_bandwidth")  # bytes per second
         self.sizes: dict[str, int] = dict(job["objects"])
@@ -106,11 +112,11 @@ class Transfer:
         return int(self.failed)
 
     def _fetch_all(self) -> None:
-        patterns = self.patterns
+        filters = _make_filters(self.patterns, self.exclusions)
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(BACKOFF * 2 ** (attempt - 1))
-            messages = self._run_aws(patterns)
+            messages = self._run_aws(filters)
             self._collect()
             for key in list(self.pending):
                 if refusal := self._read_refusal(key, messages):
@@ -119,24 +125,21 @@ class Transfer:
                 return
             self._note_problems(messages)
             start = len(self.prefix or "")
-            patterns = [escape_pattern(key[start:]) for key in self.pending]
+            filters = _make_filters([escape_pattern(key[start:]) for key in self.pending])
         for key, problem in list(self.pending.items()):
             self._settle(key, "failed", problem)
 
-    def _run_aws(self, patterns: list[str]) -> str:
-        """Run aws once for everything `patterns` name; return what it complains of, if anything."""
+    def _run_aws(self, filters: list[str]) -> str:
+        """Run aws once with the options `filters`; return what it complains of, if anything."""
         if self.prefix is None:
             (key,) = self.sizes
             what = [f"s3://{self.bucket}/{key}", str(self.staging / "object")]
         else:
-            filters = [word for pattern in patterns for word in ("--include", pattern)]
             source = f"s3://{self.bucket}/{self.prefix}"
             what = [
                 "--recursive",
                 source,
                 str(self.staging / "objects"),
-                "--exclude",
-                "*",
                 *filters,
             ]
         with tempfile.TemporaryFile("w+", dir=self.staging, errors="replace") as messages:
@@ -272,7 +275,10 @@ class Transfer:
             limit = f"  max_bandwidth = {max(1, self.max_bandwidth // 1024)}KB/s\n"
         config.write_text(
             TRANSFER_CONFIG.format(
-                connections=self.connections, max_bandwidth=limit, addressing_style=style
+                connections=self.connections,
+                whole=WHOLE,
+                max_bandwidth=limit,
+                addressing_style=style,
             )
         )
         return environment | {
@@ -315,6 +321,12 @@ def _is_alive(staging: Path) -> bool:
     except FileNotFoundError:  # killed before it had its lock, or just about to take it
         return time.time() - staging.stat().st_mtime < STALE
     return False
+
+
+def _make_filters(patterns: Sequence[str], exclusions: Sequence[str] = ()) -> list[str]:
+    """Return the options of a recursive copy; the last one that matches a key decides."""
+    included = [word for pattern in patterns for word in ("--include", pattern)]
+    return ["--exclude", "*", *included, *(w for p in exclusions for w in ("--exclude", p))]
 
 
 def escape_glob(text: str) -> str:

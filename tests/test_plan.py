@@ -49,6 +49,7 @@ def brought_by(job, keys, bucket="laion-fmri") -> set[str]:
     root = f"{bucket}/{job.prefix}"
     rules = [(os.path.join(root, "*"), False)]  # noqa: PTH118 - it is what aws does
     rules += [(os.path.join(root, pattern), True) for pattern in job.patterns]  # noqa: PTH118
+    rules += [(os.path.join(root, pattern), False) for pattern in job.exclusions]  # noqa: PTH118
     brought = set()
     for key in keys:
         verdicts = [wanted for rule, wanted in rules if fnmatch(f"{bucket}/{key}", rule)]
@@ -155,7 +156,7 @@ def test_cover_matches_its_keys_and_no_other(names, data):
     prefix = data.draw(st.sampled_from(["", "stimuli/", "a b/$x/"]))
     listed = sorted(prefix + name for name in names)
     keys = data.draw(st.lists(st.sampled_from(listed), min_size=1, unique=True))
-    patterns = cover(keys, listed, prefix)
+    patterns = cover(dict.fromkeys(keys, prefix), listed, prefix)
     root = "bucket/" + prefix
     matched = {key for key in listed if any(fnmatch("bucket/" + key, root + p) for p in patterns)}
     assert set(keys) == matched
@@ -204,16 +205,16 @@ def test_few_patterns_for_a_whole_subject(workers):
         assert len(job.patterns) <= 12
 
 
-@pytest.mark.parametrize(("last", "most"), [(30, 1), (34, 34)], ids=["all", "beside held-out"])
+@pytest.mark.parametrize(("last", "most"), [(30, 1), (34, 5)], ids=["all", "beside held-out"])
 def test_few_patterns_for_all_trials(last, most):
-    """One kind of file of all sessions is one ending, or one for each session at the worst."""
+    """One kind of file of all sessions is one ending, less each session that is held out."""
     listed = make_subject("sub-03", range(1, last + 1))
     wanted = [
         key for key in listed if key.endswith("_trials.tsv") and not re.search("ses-3[1-4]", key)
     ]
     (job,) = plan_batches([(key, 2_000) for key in wanted], listed, 1)
     assert (30, set(wanted)) == (len(wanted), brought_by(job, listed))
-    assert len(job.patterns) <= most
+    assert len(job.patterns) + len(job.exclusions) <= most
 
 
 def test_one_file_of_many():
@@ -247,6 +248,43 @@ def test_a_batch_stays_inside_what_was_listed(bucket, monkeypatch, tmp_path):
     jobs = plan_batches([(row.key, row.size) for row in table.rows], table.listed, 1)
     expected = {key for key in keys if "sub-03" not in key}
     assert expected == set().union(*(brought_by(job, keys) for job in jobs))
+
+
+@UNHURRIED
+@given(st.lists(st.tuples(st.sampled_from("abcd"), NAMES), min_size=1, unique=True), st.data())
+def test_a_batch_of_several_trees_leaves_the_others_alone(drawn, data):
+    """Nothing of a tree that was not listed matches, though it is in the same folder."""
+    keys = [f"derivatives/atlases/sub-{subject}/{name}" for subject, name in drawn]
+    trees = [f"derivatives/atlases/sub-{subject}/" for subject in "ac"]
+    listed = [key for key in keys if key.startswith(tuple(trees))]
+    wanted = data.draw(st.lists(st.sampled_from(listed), unique=True)) if listed else []
+    jobs = plan_batches([(key, 2_000) for key in wanted], listed, 1, trees)
+    assert sorted(wanted) == sorted(key for job in jobs for key in brought_by(job, keys))
+
+
+def test_few_objects_of_several_trees_share_a_start():
+    """The atlases of five subjects are one batch; the sessions, of which there are many, five."""
+    subjects = ("sub-01", "sub-03", "sub-05", "sub-06", "sub-07")
+    keys = [key for subject in subjects for key in make_subject(subject, range(1, 31))]
+    trees = [f"{top}{subject}/" for top in (GLM, "derivatives/atlases/") for subject in subjects]
+    jobs = plan_batches([(key, MIB) for key in keys], keys, 4, trees)
+    atlases = [job for job in jobs if "atlases" in job.prefix]
+    assert [job.prefix for job in atlases] == ["derivatives/atlases/"]
+    assert {f"{subject}/*" for subject in subjects} == set(atlases[0].patterns)
+    assert {f"{GLM}{subject}/" for subject in subjects} == {
+        job.prefix for job in jobs if job not in atlases
+    }
+
+
+def test_all_trial_tables_share_a_start():
+    """One ending in each of the trees is less than a start for each of them."""
+    subjects = ("sub-01", "sub-03", "sub-05")
+    listed = [key for subject in subjects for key in make_subject(subject, range(1, 31))]
+    trees = [f"{GLM}{subject}/" for subject in subjects]
+    wanted = [key for key in listed if key.endswith("_trials.tsv")]
+    (job,) = plan_batches([(key, 2_000) for key in wanted], listed, 1, trees)
+    assert (GLM, {f"{subject}/*v" for subject in subjects}) == (job.prefix, set(job.patterns))
+    assert keys_of(job) == brought_by(job, listed)
 
 
 @UNHURRIED
@@ -298,6 +336,7 @@ def test_the_real_aws_brings_exactly_these(hostile, server, tmp_path, wanted):
     expected = {key: text for key, text in hostile.items() if text.decode() in wanted}
     for job in plan_batches([(key, 1) for key in expected], list(hostile), 1):
         filters = [word for pattern in job.patterns for word in ("--include", pattern)]
+        filters += [word for pattern in job.exclusions for word in ("--exclude", pattern)]
         source = f"s3://plan-hostile/{job.prefix}"
         command = [find_aws(), "s3", "cp", "--recursive", source, tmp_path / job.prefix]
         options = ["--endpoint-url", server.endpoint_url, "--no-sign-request", "--exclude", "*"]

@@ -40,6 +40,7 @@ for index, job in enumerate(TARGETS.jobs):
         priority: len(TARGETS.jobs) - index
         conda:
             "../envs/awscli.yaml"
+        threads: job.workers
         params:
             transfer=transfer_command(),
             job=f"@{TARGETS.job_file(job)}",

@@ -1,0 +1,68 @@
+"""Snakemake's own process: load it, wait for its command line on standard input, and run it.
+
+Started by path from :mod:`laion_fmri.runner`, so that loading Snakemake, which takes most of a
+second, can go on while the bucket is listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+
+#: What a run imports sooner or later, as seen with ``python -X importtime``.
+MODULES = (
+    "snakemake.cli",
+    "snakemake.api",
+    "snakemake.report",
+    "snakemake.sourcecache",
+    "snakemake.scheduling.greedy",
+    "smart_open",
+    "jsonschema",
+    "laion_fmri.targets",
+)
+
+
+def main() -> None:
+    """Run Snakemake with the arguments, and into the log file, that standard input names as JSON.
+
+    Without a word there, whoever has started this has nothing to do: end quietly.
+    """
+    gc.disable()  # loading makes a great many objects and no garbage
+    for name in MODULES:
+        with contextlib.suppress(ImportError):  # what is really needed fails again, into the log
+            importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
+    text = sys.stdin.read()
+    if not text:
+        return
+    order = json.loads(text)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    sys.argv = ["snakemake", *order["argv"]]
+    from snakemake.cli import main as run_snakemake
+
+    status = 1
+    try:
+        run_snakemake(order["argv"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A timer of Snakemake's would hold up an orderly exit for up to a second.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
