@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -116,12 +117,20 @@ def _client(region: str, endpoint_url: str | None) -> Any:
 
 @lru_cache(maxsize=8)  # making a client takes longer than listing a session
 def _make_client(region: str, endpoint_url: str | None) -> Any:
-    # Loading boto3 makes a great many objects and no garbage; the collector, which would look at
-    # all of them again and again, takes a fifth of the time.
+    with pause_collector():
+        return _load_client(region, endpoint_url)
+
+
+@contextmanager
+def pause_collector() -> Iterator[None]:
+    """Spare what makes a great many objects and no garbage a fifth of its time or more.
+
+    The collector would look at all of them again and again.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _load_client(region, endpoint_url)
+        yield
     finally:
         if collecting:
             gc.enable()
@@ -142,7 +151,10 @@ def _load_client(region: str, endpoint_url: str | None) -> Any:
         if name != "ca_bundle"
     }
     nowhere["config_file"] = nowhere["credentials_file"] = (None, None, os.devnull, None)
-    session = boto3.Session(botocore_session=botocore.session.Session(session_vars=nowhere))
+    core = botocore.session.Session(session_vars=nowhere)
+    factory = core.get_component("response_parser_factory")
+    factory.set_parser_defaults(timestamp_parser=_parse_time)
+    session = boto3.Session(botocore_session=core)
     return session.client(
         "s3",
         region_name=region,
@@ -157,3 +169,14 @@ def _load_client(region: str, endpoint_url: str | None) -> Any:
             s3={"addressing_style": "path"} if endpoint_url else None,
         ),
     )
+
+
+def _parse_time(value: Any) -> datetime:
+    """Read the time of an object; botocore's own way, for any spelling, is half of a listing."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        from botocore.utils import parse_timestamp
+
+        parsed: datetime = parse_timestamp(value)
+        return parsed

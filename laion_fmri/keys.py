@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from laion_fmri import dataset
 from laion_fmri.bids import Parsed, parse_key
-from laion_fmri.bucket import Bucket, ListedObject
+from laion_fmri.bucket import Bucket, ListedObject, pause_collector
 from laion_fmri.config import StrPath, get_data_dir
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
 from laion_fmri.filters import AVERAGES, Selection, explain_unmatched
@@ -151,6 +151,7 @@ def key_table(
     return table.to_frame()
 
 
+@pause_collector()
 def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
     """List what `selection` walks, once, and return its table; see :func:`key_table`."""
     listed = _list_trees(selection, bucket)
