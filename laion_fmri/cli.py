@@ -115,6 +115,11 @@ def make_parser() -> argparse.ArgumentParser:
     download.add_argument(
         "--max-bandwidth", type=float, metavar="MB/S", help="take no more of the line, in MB/s"
     )
+    download.add_argument(
+        "--profile",
+        metavar="NAME",
+        help='send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
+    )
     download.add_argument("--data-dir", metavar="DIR", help="where the files go, this time")
     download.add_argument(
         "--dry-run", action="store_true", help="show what would be fetched; write nothing"
@@ -129,6 +134,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     license_.add_argument("--data-dir", metavar="DIR", help="the folder that it is recorded in")
     license_.epilog = "example: laion-fmri license --accept-stimuli"
+
+    snakefile = _add(
+        commands, "snakefile", _run_snakefile, "print the Snakefile that a pipeline can embed"
+    )
+    snakefile.epilog = 'in a pipeline: module laion: snakefile: "<what this prints>"'
 
     demo = _add(commands, "demo", _run_demo, "see it work, on a small sample bucket of its own")
     demo.epilog = "Needs the extra 'demo': pip install 'laion-fmri[demo]'."
@@ -195,11 +205,11 @@ def _run_download(arguments: argparse.Namespace) -> int:
     config = {name: getattr(arguments, name) for name in names}
     n_jobs = read_n_jobs(_read_number(arguments.n_jobs))
     try:
-        run = Run(config, n_jobs, dry_run=arguments.dry_run)
+        run = Run(config, n_jobs, dry_run=arguments.dry_run, profile=arguments.profile)
     except LicenseNotAcceptedError:
         if not _ask_for_licence(arguments.data_dir):
             raise
-        run = Run(config, n_jobs, dry_run=arguments.dry_run)
+        run = Run(config, n_jobs, dry_run=arguments.dry_run, profile=arguments.profile)
     with run:
         return _fetch(run, quiet=arguments.quiet)
 
@@ -240,6 +250,13 @@ def _run_license(arguments: argparse.Namespace) -> int:
     print(dataset.BRAIN_LICENSE)
     print(dataset.STIMULI_LICENSE)
     print(f"The licence of the stimuli is {accepted} for {path}.")
+    return DONE
+
+
+def _run_snakefile(_arguments: argparse.Namespace) -> int:
+    from laion_fmri.runner import find_workflow
+
+    print(find_workflow() / "Snakefile")
     return DONE
 
 

@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from laion_fmri.aws import find_aws_command
 from laion_fmri.sample import serve_sample
-from laion_fmri.targets import find_aws_command
 
 STEPS = (
     (

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
+from laion_fmri.aws import find_aws_command
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import (
     StrPath,
@@ -29,8 +30,10 @@ from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare, find_keys
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
+from laion_fmri.opening import make_targets, read_max_bandwidth
+from laion_fmri.profiles import find_profile
 from laion_fmri.runner import Outcome, Snakemake, run_workflow
-from laion_fmri.targets import Targets, find_aws_command, make_targets, read_max_bandwidth
+from laion_fmri.targets import Targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +102,8 @@ class Run:
         How many ``aws s3 cp`` processes run at once.
     dry_run : bool
         Whether :meth:`fetch` is only to report what is here.
+    profile : str or path, optional
+        A Snakemake profile that sends the jobs to a cluster, see :func:`download`.
 
     Raises
     ------
@@ -106,17 +111,27 @@ class Run:
         If the input is bad, the data directory unusable, or the bucket cannot be listed.
     """
 
-    def __init__(self, config: Mapping[str, Any], n_jobs: int, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        n_jobs: int,
+        *,
+        dry_run: bool = False,
+        profile: StrPath | None = None,
+    ) -> None:
         self.n_jobs = n_jobs
         self.dry_run = dry_run
+        self.profile = None if profile is None else find_profile(profile)
+        read_max_bandwidth(config)
         selection = Selection.from_config(config)
         self.data_dir = get_data_dir(config.get("data_dir"))
         check_data_dir(self.data_dir)
         check_licenses(selection.include_stimuli, self.data_dir)
         self.config = clean_config(config) | selection.to_config()
         self.config["data_dir"] = str(self.data_dir)
+        if self.profile:
+            self.config["fetch_on"] = "cluster"
         self.bucket = Bucket.from_config(config)
-        self.max_bandwidth = read_max_bandwidth(config)
         # The first run in a directory will fetch something: let Snakemake load meanwhile.
         is_first = not state_dir(self.data_dir).exists()
         starts = is_first and not dry_run and is_writable(self.data_dir)
@@ -140,8 +155,8 @@ class Run:
         if self._snakemake:
             self._snakemake.close()
 
-    def plan(self, rows: list[Row]) -> Targets:
-        """Return the targets and jobs that fetch `rows`; check that they can be fetched."""
+    def plan(self) -> Targets:
+        """Return the targets and the jobs that fetch them; check that they can be fetched."""
         if not is_writable(self.data_dir):
             raise not_writable(self.data_dir)
         find_aws_command()
@@ -149,9 +164,14 @@ class Run:
         run_dir = state_dir(self.data_dir) / "runs" / f"{started}-{os.getpid()}"
         while run_dir.exists():  # two runs of one process in one second
             run_dir = run_dir.with_name(run_dir.name + "x")
-        data_dir = str(self.data_dir)
         targets = make_targets(
-            self.table, rows, self.bucket, data_dir, run_dir, self.n_jobs, self.max_bandwidth
+            self.table,
+            self.config,
+            self.bucket,
+            str(self.data_dir),
+            run_dir,
+            workers=self.n_jobs,
+            on_cluster=self.profile is not None,
         )
         targets.write()
         targets.write_stamp(self.table.partial_paths())
@@ -171,12 +191,14 @@ class Run:
         report = Report([], [], [])
         wanted = [row for row in self.table.incomplete() if row.key not in said]
         if wanted:
-            targets = self.plan(wanted)
+            targets = self.plan()
             report.log = Path(targets.run_dir, "snakemake.log")
             watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
             with watching as on_tick:
                 self._snakemake = self._snakemake or Snakemake()
-                said |= run_workflow(self._snakemake, self.config, targets, self.n_jobs, on_tick)
+                said |= run_workflow(
+                    self._snakemake, self.config, targets, self.n_jobs, self.profile, on_tick
+                )
         for row in self.table.rows:
             now = row._replace(status=compare(row.path, row.size))
             outcome, reason = said.get(row.key, ("failed", f"not tried; see {report.log}"))
@@ -205,6 +227,7 @@ def download(
     data_dir: StrPath | None = None,
     dry_run: bool = False,
     max_bandwidth: float | None = None,
+    profile: StrPath | None = None,
 ) -> pd.DataFrame:
     """Fetch every selected file that is not already complete on disk.
 
@@ -227,6 +250,9 @@ def download(
         Only find out what would be fetched; write nothing.
     max_bandwidth : float, optional
         What the whole run may take of the line, in MB/s; no limit by default.
+    profile : str or path, optional
+        A Snakemake profile whose executor takes the jobs: ``"slurm"`` is ours, anything else the
+        name or the folder of yours. An `n_jobs` above 1 then takes the place of its ``jobs``.
 
     Returns
     -------
@@ -243,7 +269,7 @@ def download(
     SubjectNotFoundError, SelectionError, TypeError
         If the selection is malformed or selects nothing.
     ConfigError
-        If `max_bandwidth` is no number above 0.
+        If `max_bandwidth` is no number above 0, or there is no such profile.
     DataDirNotSetError, DataDirError
         If no data directory is chosen, or it cannot be used.
     LicenseNotAcceptedError
@@ -261,8 +287,8 @@ def download(
         If `n_jobs` is replaced.
     """
     given = locals()
-    settings = {name: given[name] for name in given if name not in ("n_jobs", "dry_run")}
-    with Run(settings, read_n_jobs(n_jobs), dry_run=dry_run) as run:
+    settings = {name: given[name] for name in given if name not in ("n_jobs", "dry_run", "profile")}
+    with Run(settings, read_n_jobs(n_jobs), dry_run=dry_run, profile=profile) as run:
         run.table.announce()
         report = run.fetch()
     if report.failures():

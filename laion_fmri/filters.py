@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laion_fmri import dataset
-from laion_fmri.bids import ENTITIES, Parsed
+from laion_fmri.bids import ENTITIES, Parsed, parse_key
 from laion_fmri.errors import SelectionError, SubjectNotFoundError, list_some
 
 #: The filters of ``download()``, in the order of its signature.
 FILTERS = ("ses", "task", "space", "desc", "stat", "suffix", "extension")
 #: The value of ``ses`` that selects the keys without a session.
 AVERAGES = "averages"
+#: The value of ``subject`` for a pipeline that selects nothing and only names files in its rules.
+NO_SUBJECT = "none"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class Selection:
         """Whether the bucket lists `key` but refuses to give it out."""
         return parsed.ses in self.held_out_sessions or key in self.restricted_keys
 
+    def explain_held_out(self, key: str) -> str | None:
+        """Return why the bucket does not give out `key`, or None if it does."""
+        if not self.is_held_out(key, parse_key(key)):
+            return None
+        return f"{key} is held out: listed, but not given out; ask at {dataset.REQUEST_URL}"
+
     def is_pinned(self, parsed: Parsed) -> bool:
         """Whether the map comes along with any session: loaders derive the brain mask from it."""
         return (
@@ -81,13 +89,16 @@ class Selection:
             and any(value != AVERAGES for value in self.filters.get("ses", ()))
         )
 
-    def matches(self, parsed: Parsed) -> bool:
-        """Whether every filter lets the key pass: strict for ``ses``, permissive for the rest."""
+    def matches(self, parsed: Parsed, *, strict: bool = False) -> bool:
+        """Whether every filter lets the key pass: strict for ``ses``, permissive for the rest.
+
+        With `strict`, none lets a key pass that does not carry its entity.
+        """
         for name, values in self.filters.items():
             value = getattr(parsed, name)
             if value is None and name == "ses":
                 value = AVERAGES
-            if value is not None and value not in values:
+            if value not in values and (strict or value is not None):
                 return False
         return True
 
@@ -117,6 +128,11 @@ def _read_subjects(subject: object) -> tuple[str, ...] | None:
     values = _read_strings("subject", subject)
     if not values:
         raise SubjectNotFoundError("subject is an empty list; name one, such as 'sub-03', or 'all'")
+    if NO_SUBJECT in values:
+        raise SubjectNotFoundError(
+            "subject 'none' is for pipelines that name files in their rules; write 'sub-03' or"
+            " 'all' to download"
+        )
     if "all" in values:
         return None
     labels = [value.removeprefix("sub-") for value in values]

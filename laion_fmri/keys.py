@@ -53,8 +53,9 @@ class Table:
     """The rows of a selection, sorted by key, and what there is to say about them."""
 
     rows: list[Row]
-    #: Every key of the walked trees, selected or not: the listing that a plan is checked against.
-    listed: list[str] = field(default_factory=list)
+    #: Key and size (bytes) of every object of the walked trees, selected or not: the listing that a
+    #: plan is checked against.
+    listed: dict[str, int] = field(default_factory=dict)
     #: The prefixes of these trees.
     trees: list[str] = field(default_factory=list)
     #: What the user should know: values that match nothing, held-out sessions by name.
@@ -187,7 +188,7 @@ def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
             f"{len(refused)} keys cannot be files and are left out: "
             + list_some([repr(key) for key in refused])
         )
-    walked = [item.key for item in (*listed.brain, *listed.others)]
+    walked = {item.key: item.size for item in (*listed.brain, *listed.others)}
     return Table(rows, walked, listed.trees, complaints, notes)
 
 

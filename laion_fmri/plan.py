@@ -24,6 +24,8 @@ LARGE = 64 * MIB
 OBJECT_COST = 3 * MIB // 2
 #: Work below which a second process is not worth its start, in the same bytes: half a start.
 BATCH_COST = 96 * MIB
+#: Jobs that a cluster gets for everything: each takes seconds to submit, and its queue is shared.
+CLUSTER_JOBS = 24
 #: Objects of one batch: Snakemake compares each output of a rule with all others of it.
 BATCH_OBJECTS = 1_000
 #: CPU seconds of an aws process: its start, each key that it lists, and each key held against a
@@ -72,6 +74,21 @@ class Job:
     connections: int = CONNECTIONS
     exclusions: tuple[str, ...] = ()
 
+    @property
+    def bytes(self) -> int:
+        """The bytes of all objects."""
+        return sum(size for _, size in self.objects)
+
+    @property
+    def minutes(self) -> int:
+        """The time to ask a cluster for: enough at 2 MB/s, and no more than a day."""
+        return min(15 + self.bytes // (2_000_000 * 60), 1440)
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether it is less work than to submit it to a cluster."""
+        return sum(map(_cost, self.objects)) < BATCH_COST and self.prefix is None
+
 
 def plan_jobs(
     objects: Iterable[Item],
@@ -79,13 +96,15 @@ def plan_jobs(
     workers: int,
     cpus: int,
     trees: Sequence[str] = (),
+    *,
+    large: float = LARGE,
 ) -> list[Job]:
     """Share out `objects` (key, size) among at most `workers` processes at a time.
 
     Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
     down; where there are more workers, a batch has the connections of several. Large objects, and
     those at the root of the bucket, below which a recursive copy would list everything, get a job
-    each.
+    each. `large` is where they begin, in bytes.
 
     Returns
     -------
@@ -94,10 +113,10 @@ def plan_jobs(
     """
     objects = list(objects)
     processes = max(1, min(workers, cpus))
-    batches = plan_batches(objects, listed, processes, trees)
+    batches = plan_batches(objects, listed, processes, trees, large=large)
     each = workers // max(1, min(processes, len(batches)))
     jobs = [_widen(batch, each, min(CONNECTIONS * workers, MOST_CONNECTIONS)) for batch in batches]
-    jobs += [make_single(key, size) for key, size in objects if not _is_small(key, size)]
+    jobs += [make_single(*item) for item in objects if not _is_small(item, large)]
     return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
 
 
@@ -117,6 +136,8 @@ def plan_batches(
     listed: Sequence[str],
     workers: int,
     trees: Sequence[str] = (),
+    *,
+    large: float = LARGE,
 ) -> list[Job]:
     """Group the small ones of `objects` (key, size) into batches for `workers` processes.
 
@@ -139,15 +160,15 @@ def plan_batches(
         Of roughly equal work, so that all workers are busy to the end. Objects so scattered that
         it would take longer to name them than to start aws for each of them are jobs of their own.
     """
-    small = sorted(item for item in objects if _is_small(*item))
+    small = sorted(item for item in objects if _is_small(item, large))
     share = max(BATCH_COST, -(-sum(map(_cost, small)) // max(workers, 1)))
     listed, trees = sorted(listed), sorted(trees)
     groups = _group(_cut(small, share, trees), share, trees)
     return [job for group in groups for job in _make_jobs(group, listed, trees)]
 
 
-def _is_small(key: str, size: int) -> bool:
-    return size < LARGE and "/" in key
+def _is_small(item: Item, large: float) -> bool:
+    return item[1] < large and "/" in item[0]
 
 
 def _cost(item: Item) -> int:

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from laion_fmri import loader
+from laion_fmri.aws import aws_command
 from laion_fmri.errors import WorkflowFailedError
-from laion_fmri.targets import Targets, aws_command
+from laion_fmri.profiles import Profile
+from laion_fmri.targets import Targets
 
 #: Seconds between two looks at a run.
 TICK = 0.25
 #: Seconds that Snakemake gets to stop its jobs before all of them are killed.
 GRACE = 8.0
+#: The same where the jobs have to be taken out of a queue first.
+CLUSTER_GRACE = 40.0
 #: Runs whose logs are kept in a data directory.
 KEPT_RUNS = 20
 #: Jobs that are asked for by name; more of them might not fit on a command line.
@@ -62,14 +66,22 @@ class Snakemake:
             start_new_session=True,
             env=_make_environment(),
         )
+        self._grace = GRACE
         self._pipe: IO[bytes] = self._process.stdin  # type: ignore[assignment]
 
-    def run(self, argv: Sequence[str], log: Path, on_tick: Callable[[], None]) -> int:
+    def run(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        on_tick: Callable[[], None],
+        grace: float = GRACE,
+    ) -> int:
         """Run it with the arguments `argv`, its output in `log`; return its exit status.
 
         `on_tick` is called every quarter of a second. Whatever ends the wait, such as an interrupt,
-        ends Snakemake and all that it has started.
+        ends Snakemake and all that it has started; it has `grace` seconds for that.
         """
+        self._grace = grace
         with contextlib.suppress(BrokenPipeError):  # ended while loading: its status tells
             self._pipe.write(json.dumps({"argv": list(argv), "log": str(log)}).encode())
             self._pipe.close()
@@ -88,7 +100,7 @@ class Snakemake:
         if self._pipe.closed and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGINT)
-            deadline = time.monotonic() + GRACE
+            deadline = time.monotonic() + self._grace
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -103,6 +115,7 @@ def run_workflow(
     config: Mapping[str, Any],
     targets: Targets,
     n_jobs: int,
+    profile: Profile | None,
     on_tick: Callable[[], None],
 ) -> dict[str, Outcome]:
     """Run `snakemake` on `targets` with `n_jobs` cores and return the outcome of each key.
@@ -113,6 +126,8 @@ def run_workflow(
         A process that has not been run; it is closed afterwards.
     config
         The configuration of the run.
+    profile
+        Where the jobs are sent to, if not to this machine.
     on_tick
         Called every quarter of a second while the run lasts.
 
@@ -127,7 +142,8 @@ def run_workflow(
     config_file = run_dir / "config.json"
     config_file.write_text(json.dumps({**config, "table": str(run_dir / "table.json")}))
     log = run_dir / "snakemake.log"
-    status = snakemake.run(_make_arguments(targets, config_file, n_jobs), log, on_tick)
+    arguments = _make_arguments(targets, config_file, n_jobs, profile)
+    status = snakemake.run(arguments, log, on_tick, GRACE if profile is None else CLUSTER_GRACE)
     outcomes = read_outcomes(targets)
     if status and not outcomes:
         raise WorkflowFailedError(
@@ -162,7 +178,9 @@ def count_staged_bytes(targets: Targets) -> int:
     return total
 
 
-def _make_arguments(targets: Targets, config_file: Path, n_jobs: int) -> list[str]:
+def _make_arguments(
+    targets: Targets, config_file: Path, n_jobs: int, profile: Profile | None
+) -> list[str]:
     # Asked for the jobs, Snakemake need not look for the rule of each file, nor run a rule `all` at
     # the end, after which it would wait a second for a timer.
     jobs = [job.name for job in targets.jobs]
@@ -171,14 +189,21 @@ def _make_arguments(targets: Targets, config_file: Path, n_jobs: int) -> list[st
         *["--snakefile", str(find_workflow() / "Snakefile")],
         *["--configfile", str(config_file)],
         *["--directory", str(targets.run_dir)],
-        *["--cores", str(n_jobs)],
-        *["--profile", "none", "--workflow-profile", "none"],
+        *_make_crew(n_jobs, profile),
+        *["--workflow-profile", "none"],
         *["--scheduler", "greedy"],
         *["--rerun-triggers", "mtime"],
         *["--keep-going", "--keep-incomplete", "--ignore-incomplete"],
         *["--nolock", "--drop-metadata", "--nocolor"],
         *["--quiet", "reason"],  # which would name every file of a batch
     ]
+
+
+def _make_crew(n_jobs: int, profile: Profile | None) -> list[str]:
+    if profile is None:
+        return ["--cores", str(n_jobs), "--profile", "none"]
+    jobs = n_jobs if n_jobs > 1 else profile.jobs
+    return ["--jobs", str(jobs), "--profile", str(profile.folder)]
 
 
 def _make_environment() -> dict[str, str]:

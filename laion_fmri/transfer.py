@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class Transfer:
         self.data_dir = Path(job["data_dir"])
         self.record = Path(job["run_dir"], "outcomes", job["name"] + ".jsonl")
         self.is_foreign: bool = job.get("is_foreign", False)
+        self.slots: int | None = job.get("slots")  # transfers of this run on this machine at once
         self.arrived: list[str] = []
         self.failed = False
 
@@ -105,12 +107,36 @@ class Transfer:
             with (self.staging / LOCK).open("w") as lock:
                 with contextlib.suppress(OSError):  # a file system that knows no locks
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                self._fetch_all()
+                with self._take_slot():
+                    self._fetch_all()
             if self.failed and self.is_foreign:
                 self._keep_arrived()
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
         return int(self.failed)
+
+    @contextlib.contextmanager
+    def _take_slot(self) -> Iterator[None]:
+        """Wait until fewer than `slots` transfers are under way, if there is such a limit.
+
+        Beside a cluster, Snakemake does not bound what runs on the machine that submits.
+        """
+        parent = os.getppid()
+        for number in itertools.cycle(range(self.slots or 0)):
+            file = self.record.parent.with_name(f"slot-{number}")
+            with file.open("w") as slot:
+                try:
+                    fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if number == 0:
+                        time.sleep(TICK)
+                    _check_parent(parent)
+                    continue
+                except OSError:  # a file system that knows no locks
+                    break
+                yield
+                return
+        yield
 
     def _fetch_all(self) -> None:
         filters = _make_filters(self.patterns, self.exclusions)
@@ -173,8 +199,7 @@ class Transfer:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=TICK)
-            if os.getppid() != parent:
-                raise SystemExit("the workflow that started this transfer is gone")
+            _check_parent(parent)
             if self.prefix is not None:
                 self._collect()
 
@@ -288,6 +313,11 @@ class Transfer:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_PAGER": "",
         }
+
+
+def _check_parent(parent: int) -> None:
+    if os.getppid() != parent:
+        raise SystemExit("the workflow that started this transfer is gone")
 
 
 def sweep_staging(data_dir: Path) -> None:

@@ -210,7 +210,7 @@ def test_an_empty_path():
 
 def test_every_argument_is_a_key_of_the_schema():
     """What download() takes, a configuration takes; and the places, which it has beside them."""
-    arguments = set(inspect.signature(download).parameters) - {"n_jobs", "dry_run"}
+    arguments = set(inspect.signature(download).parameters) - {"n_jobs", "dry_run", "profile"}
     expected = arguments | {"bucket", "region", "endpoint_url"}
     assert set() == expected - set(SCHEMA["properties"])
     assert {"subject"} == set(SCHEMA["required"])
@@ -220,9 +220,8 @@ def test_defaults_are_those_of_the_function():
     """The schema fills in what download() would take by default."""
     parameters = inspect.signature(download).parameters
     filled = validate(subject="sub-03")
-    expected = {
-        name: filled[name] for name in parameters if name not in ("subject", "n_jobs", "dry_run")
-    }
+    of_the_run = ("subject", "n_jobs", "dry_run", "profile")
+    expected = {name: filled[name] for name in parameters if name not in of_the_run}
     assert expected == {name: parameters[name].default for name in expected}
 
 

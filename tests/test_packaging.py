@@ -39,7 +39,8 @@ def test_wheel_holds_the_package_and_the_workflow_and_nothing_else(wheel: Path) 
         for path in (ROOT / "workflow").rglob("*")
         if path.is_file()
     }
-    assert names == modules | workflow | {"laion_fmri/py.typed"}
+    profile = "laion_fmri/workflow/profiles/slurm/config.yaml"
+    assert names == modules | workflow | {profile, "laion_fmri/py.typed"}
 
 
 def test_wheel_asks_for_no_awscli_and_offers_it_as_an_extra(wheel: Path) -> None:

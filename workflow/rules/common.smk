@@ -8,24 +8,51 @@ if (clone / "laion_fmri" / "__init__.py").exists():
 
 from snakemake.exceptions import WorkflowError
 
+from laion_fmri.aws import aws_command
 from laion_fmri.config import validate_config
 from laion_fmri.errors import LaionFmriError
+from laion_fmri.filters import NO_SUBJECT
+from laion_fmri.opening import (
+    Process,
+    is_first_module,
+    open_targets,
+    read_allowed_rules,
+)
 from laion_fmri.runner import find_workflow
-from laion_fmri.targets import aws_command, open_targets, transfer_command
+from laion_fmri.targets import transfer_command
+
+
+def place(path):
+    """Return what Snakemake makes of a relative path of these rules: a module may have a prefix."""
+    return str(workflow.modifier.path_modifier.modify(path))
 
 
 def open_config():
     """Validate the configuration and find its targets; complain in one line."""
     try:
         validate_config(config, find_workflow() / "schemas" / "config.schema.yaml")
-        return open_targets(
-            config,
+        process = Process(
+            workflow,
             is_main=workflow.is_main_process,
             workers=workflow.cores or workflow.nodes or 1,
+            on_cluster=not workflow.local_exec,
             find_aws=not workflow.deployment_settings.deployment_method,
+            rules=read_allowed_rules(sys.argv),
+            place=place,
         )
+        return open_targets(config, process)
     except (LaionFmriError, TypeError) as error:
         raise WorkflowError(str(error)) from None
+
+
+def all_targets(wildcards):
+    """Return every target of the selection."""
+    if config["subject"] == NO_SUBJECT:
+        raise WorkflowError(
+            'with subject: "none" there is nothing to fetch but what the rules of a pipeline name;'
+            ' write a subject, such as "sub-03", or "all"'
+        )
+    return TARGETS.paths()
 
 
 def needs_object(wildcards):
@@ -39,6 +66,7 @@ def describe_object(wildcards):
 
 
 TARGETS, TABLE = open_config()
-DATA = TARGETS.data_dir
+# Without a network on the nodes of a cluster, the machine that submits has to fetch.
+HERE = config["fetch_on"] == "submit-host"
 for text in TABLE.warnings + TABLE.notes:
     print(f"laion-fmri: {text}", file=sys.stderr)

@@ -1,19 +1,23 @@
 # A run of laion-fmri itself has a job for each target; only a pipeline can name others. Without this
-# rule, Snakemake need not weigh it for every file.
-if not config["table"]:
+# rule, Snakemake need not weigh it for every file. Two modules of a pipeline share one.
+if not config["table"] and is_first_module(TARGETS):
 
     rule fetch_object:
         """Fetch one object that is in no job of the plan, when a pipeline names it."""
         input:
             needs_object,
         output:
-            f"{DATA}/{{key}}",
+            f"{TARGETS.rule_dir}/{{key}}",
         log:
-            f"{DATA}/.laion_fmri/logs/{{key}}",
+            TARGETS.log("{key}"),
         wildcard_constraints:
             key=r"(?!\.laion_fmri/).+",
+        localrule: HERE
         conda:
             "../envs/awscli.yaml"
+        resources:
+            mem_mb=1000,
+            runtime=240,
         params:
             transfer=transfer_command(),
             job=describe_object,
@@ -36,11 +40,15 @@ for index, job in enumerate(TARGETS.jobs):
         output:
             TARGETS.outputs(job),
         log:
-            f"{DATA}/.laion_fmri/logs/{job.name}",
+            TARGETS.log(job.name),
         priority: len(TARGETS.jobs) - index
+        localrule: HERE or job.is_tiny
         conda:
             "../envs/awscli.yaml"
         threads: job.workers
+        resources:
+            mem_mb=1000,
+            runtime=job.minutes,
         params:
             transfer=transfer_command(),
             job=f"@{TARGETS.job_file(job)}",

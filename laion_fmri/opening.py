@@ -1,0 +1,242 @@
+"""From a workflow's configuration to its targets: found by the main process, read by all others."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from laion_fmri import transfer
+from laion_fmri.aws import find_aws_command
+from laion_fmri.bucket import Bucket
+from laion_fmri.config import (
+    check_data_dir,
+    clean_config,
+    find_data_dir,
+    is_writable,
+    make_data_dir,
+    not_writable,
+    state_dir,
+)
+from laion_fmri.errors import ConfigError
+from laion_fmri.filters import NO_SUBJECT, Selection
+from laion_fmri.keys import Table, find_keys
+from laion_fmri.licenses import check_licenses
+from laion_fmri.plan import CLUSTER_JOBS, LARGE, plan_jobs
+from laion_fmri.targets import Targets, read_targets
+
+
+class Process(NamedTuple):
+    """What the rules know of the Snakemake process that they are read in.
+
+    Attributes
+    ----------
+    workflow : object
+        Snakemake's workflow, which all modules of a pipeline share.
+    is_main : bool
+        Whether it was started by hand, and is not one of Snakemake's jobs.
+    workers : int
+        Jobs that run at once.
+    on_cluster : bool
+        Whether jobs are sent to other machines, but for local rules.
+    find_aws : bool
+        Whether the AWS CLI has to be on this machine, and not in the rule's own environment.
+    rules : collection of str or None
+        The rules that the process may run; None for all.
+    place : callable
+        What Snakemake makes of a path of the rules: a module may have a prefix.
+    """
+
+    workflow: object
+    is_main: bool
+    workers: int
+    on_cluster: bool
+    find_aws: bool
+    rules: Collection[str] | None
+    place: Callable[[str], str]
+
+
+class _Opened:
+    """The targets of all modules of the pipeline that this process reads, in their order."""
+
+    workflow: Callable[[], object] = staticmethod(lambda: None)
+    targets: tuple[Targets, ...] = ()
+
+
+def open_targets(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
+    """Return the targets of a workflow's validated `config`, and what there is to say of them.
+
+    Raises
+    ------
+    LaionFmriError, TypeError
+        If the selection or the data directory cannot be used, or the bucket not be listed.
+    """
+    if config.get("table"):
+        run_dir = Path(config["table"]).parent
+        rules = None if process.is_main else process.rules
+        return read_targets(run_dir, is_main=process.is_main, rules=rules), Table([])
+    if _Opened.workflow() is not process.workflow:
+        _Opened.workflow, _Opened.targets = weakref.ref(process.workflow), ()
+    targets, table = _open(config, process)
+    _Opened.targets += (targets,)
+    return targets, table
+
+
+def find_opened(data_dir: str | None = None) -> tuple[Targets, ...]:
+    """Return the targets of the modules read so far: all, or those with their files in `data_dir`.
+
+    A module of a pipeline that is prefixed is known by either spelling of its data directory.
+    """
+    return tuple(t for t in _Opened.targets if data_dir in (None, t.data_dir, t.rule_dir))
+
+
+def read_allowed_rules(argv: Sequence[str]) -> list[str]:
+    """Return the rules that a process of Snakemake's may run, from its own command line `argv`.
+
+    The workflow object does not know them yet when the Snakefile is read.
+    """
+    place = argv.index("--allowed-rules") + 1 if "--allowed-rules" in argv else len(argv)
+    return list(itertools.takewhile(lambda word: not word.startswith("-"), argv[place:]))
+
+
+def is_first_module(targets: Targets) -> bool:
+    """Whether no module before that of `targets` has rules for any object of its data directory."""
+    return find_opened(targets.data_dir)[:1] == (targets,)
+
+
+def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
+    data_dir, rule_dir = _choose_data_dir(config, process.place)
+    given = clean_config(config)
+    digest = hashlib.sha256(json.dumps([given, data_dir], sort_keys=True).encode())
+    run_dir = state_dir(data_dir) / "runs" / digest.hexdigest()[:16]
+    bucket = Bucket.from_config(config)
+    if not process.is_main:
+        if (run_dir / "table.json").exists():
+            return read_targets(run_dir, rules=process.rules or ()), Table([])
+        return Targets(data_dir, str(run_dir), bucket, given, [], sizes={}), Table([])
+    table = _find(config, bucket, data_dir)
+    others = [opened for opened in find_opened() if opened.data_dir == data_dir]
+    targets = make_targets(
+        table,
+        given,
+        bucket,
+        data_dir,
+        run_dir,
+        workers=process.workers,
+        on_cluster=process.on_cluster,
+        skip={key for opened in others for job in opened.jobs for key, _ in job.objects},
+    )
+    targets.rule_dir = rule_dir
+    targets.limits["is_foreign"] = True
+    if targets.jobs:
+        if process.find_aws:
+            find_aws_command()
+        if not is_writable(Path(data_dir)):
+            raise not_writable(Path(data_dir))
+    if is_writable(Path(data_dir)):
+        targets.write()
+        targets.write_stamp(table.partial_paths())
+    return targets, table
+
+
+def _find(config: Mapping[str, Any], bucket: Bucket, data_dir: str) -> Table:
+    """Return the key table; an empty one, without listing, if the configuration selects nothing."""
+    transfer.restore_kept(Path(data_dir))
+    if config["subject"] == NO_SUBJECT:
+        return Table([])
+    selection = Selection.from_config(config)
+    check_licenses(selection.include_stimuli, data_dir)
+    table = find_keys(selection, bucket, data_dir)
+    table.warnings += [f"{key}: {why}" for key, why in table.obstacles().items()]
+    return table
+
+
+def make_targets(
+    table: Table,
+    config: Mapping[str, Any],
+    bucket: Bucket,
+    data_dir: str,
+    run_dir: Path,
+    *,
+    workers: int,
+    on_cluster: bool = False,
+    skip: Collection[str] = (),
+) -> Targets:
+    """Return the rows of `table` as targets, with jobs for those that can and have to be fetched.
+
+    Parameters
+    ----------
+    workers, on_cluster
+        See :class:`Process`.
+    skip
+        Keys that the jobs of another module of the same pipeline bring.
+    """
+    blocked = table.obstacles()
+    without = {*blocked, *skip}
+    wanted = [(row.key, row.size) for row in table.incomplete() if row.key not in without]
+    slots = None
+    if on_cluster and config.get("fetch_on") != "cluster":
+        workers = slots = int(config.get("fetch_workers") or 1)
+    if on_cluster and not slots:
+        crew, large = (CLUSTER_JOBS, CLUSTER_JOBS), math.inf
+    else:
+        crew, large = (workers, os.cpu_count() or 1), LARGE
+    jobs = plan_jobs(wanted, list(table.listed), *crew, table.trees, large=large)
+    limit = read_max_bandwidth(config)
+    at_once = max(1, min(workers, len(jobs)))
+    sizes = {row.key: row.size for row in table.rows if row.key not in blocked}
+    return Targets(
+        data_dir,
+        str(run_dir),
+        bucket,
+        config,
+        jobs,
+        sizes=sizes,
+        others={key: size for key, size in table.listed.items() if key not in sizes},
+        trees=table.trees,
+        limits={
+            "max_bandwidth": max(1, int(limit * 1e6 / at_once)) if limit else None,
+            "slots": slots,
+        },
+        is_main=True,
+    )
+
+
+def read_max_bandwidth(config: Mapping[str, Any]) -> float | None:
+    """Return the limit of the whole run in MB/s, or None.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number above 0.
+    """
+    value = config.get("max_bandwidth")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigError(f"max_bandwidth={value!r} is no number of MB/s above 0")
+    return float(value)
+
+
+def _choose_data_dir(config: Mapping[str, Any], place: Callable[[str], str]) -> tuple[str, str]:
+    """Return the data directory, and how the rules spell it: Snakemake compares paths as text.
+
+    A relative one belongs to the pipeline, like any folder of its results, and is made for it; the
+    prefix of a module goes before it.
+    """
+    given = config.get("data_dir")
+    if given and not Path(given).expanduser().is_absolute():
+        rule_dir = str(Path(given))
+        data_dir = place(rule_dir)
+        Path(data_dir).parent.mkdir(parents=True, exist_ok=True)
+        make_data_dir(Path(data_dir))
+    else:
+        data_dir = rule_dir = str(find_data_dir(given)[0])
+    check_data_dir(Path(data_dir))
+    return data_dir, rule_dir

@@ -1,0 +1,192 @@
+"""For pipelines that embed the workflow: filters in, target paths out, as inputs of their rules.
+
+Every function returns an input function, which Snakemake calls when it knows the wildcards. Nothing
+is listed before that, and nothing at all in the processes that Snakemake starts for its jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from laion_fmri.bids import Parsed
+from laion_fmri.errors import SelectionError, list_some
+from laion_fmri.filters import FILTERS, NO_SUBJECT, Selection, explain_unmatched
+from laion_fmri.opening import find_opened
+from laion_fmri.targets import Targets
+
+Values = str | Iterable[str] | None
+Wildcards = Mapping[str, str]
+
+#: Wildcards that fill in a filter which is not given, and the filters that they fill in.
+WILDCARDS = {"sub": "subject", "subject": "subject", **{name: name for name in FILTERS}}
+
+
+def target(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wildcards], str]:
+    """Return an input function for the one object that `filters` name.
+
+    Parameters
+    ----------
+    data_dir : str, optional
+        The data directory of the module that is meant, where a pipeline has several.
+    **filters
+        ``subject``, ``ses``, ``task``, ``space``, ``desc``, ``stat``, ``suffix``, ``extension``, as
+        in :func:`laion_fmri.download.download`. One that is not given is taken from the wildcard
+        of its name (``sub`` is ``subject``); without one, subject and session are those of the
+        module. Values may hold wildcards of the rule: ``subject="{participant}"``.
+
+        Unlike in a download, an object has to carry what is named (``desc="R2"`` leaves out what
+        has no ``desc``), and nothing comes along with it.
+
+    Returns
+    -------
+    callable
+        From the wildcards to the path of the target, to be used in ``input:``.
+
+    Raises
+    ------
+    TypeError
+        If a filter is unknown.
+    SelectionError
+        By the function, if none or several objects are named.
+
+    Examples
+    --------
+    >>> betas = target(desc="SingletrialBetas", suffix="statmap", extension="nii.gz")
+    """
+    find = targets(data_dir=data_dir, **filters)
+
+    def find_one(wildcards: Wildcards) -> str:
+        found = find(wildcards)
+        if len(found) > 1:
+            names = list_some([path.rpartition("/")[2] for path in found], 4)
+            raise SelectionError(
+                f"{len(found)} objects match {_tell(filters, wildcards)}: {names}; name one, or use"
+                " targets() for all"
+            )
+        return found[0]
+
+    return find_one
+
+
+def targets(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wildcards], list[str]]:
+    """Return an input function for all objects that `filters` name, one or more, sorted.
+
+    See :func:`target`.
+    """
+    _check(filters)
+
+    def find_all(wildcards: Wildcards) -> list[str]:
+        opened, found = _find(filters, wildcards, data_dir)
+        return [f"{opened.data_dir}/{key}" for key, _ in found]
+
+    return find_all
+
+
+def expand_targets(
+    pattern: str, *, data_dir: str | None = None, **filters: Values
+) -> Callable[[Wildcards], list[str]]:
+    """Return an input function that fills in `pattern` from each object that `filters` name.
+
+    Parameters
+    ----------
+    pattern : str
+        With wildcards named like entities: ``"results/sub-{sub}_ses-{ses}.npz"``. Every different
+        combination of their values gives one path.
+    data_dir, **filters
+        See :func:`target`.
+
+    Raises
+    ------
+    TypeError
+        If a filter is unknown.
+    SelectionError
+        By the function, if no object is named or one lacks an entity that the pattern asks for.
+    """
+    _check(filters)
+
+    def expand(wildcards: Wildcards) -> list[str]:
+        paths: dict[str, None] = {}  # a set that keeps its order
+        for key, parsed in _find(filters, wildcards, data_dir)[1]:
+            values = {name: v for name, v in parsed._asdict().items() if v is not None}
+            try:
+                paths[pattern.format(**values)] = None
+            except KeyError as error:
+                raise SelectionError(f"{key} has no {error} for {pattern!r}") from None
+        return list(paths)
+
+    return expand
+
+
+def _check(filters: Mapping[str, Values]) -> None:
+    known = ("subject", *FILTERS)
+    for name in filters:
+        if name not in known:
+            raise TypeError(f"{name!r} is no filter; there are: {', '.join(known)}")
+
+
+def _find(
+    filters: Mapping[str, Values], wildcards: Wildcards, data_dir: str | None
+) -> tuple[Targets, list[tuple[str, Parsed]]]:
+    """Return the module that is meant, and the keys that are named, sorted."""
+    opened = _choose_module(data_dir)
+    config = {name: opened.config.get(name) for name in ("subject", "ses")}
+    config |= {WILDCARDS[name]: value for name, value in wildcards.items() if name in WILDCARDS}
+    config |= {name: _fill(value, wildcards) for name, value in filters.items()}
+    if config["subject"] in (None, NO_SUBJECT):
+        raise SelectionError(
+            "no subject is named: neither by a filter nor by a wildcard 'sub' nor by the"
+            " configuration of the module"
+        )
+    selection = Selection.from_config(config)
+    labels = opened.find_subjects() if selection.subjects is None else selection.subjects
+    parsed = [item for label in sorted(labels) for item in opened.find_subject(label)]
+    found = [(key, p) for key, p in parsed if selection.matches(p, strict=True)]
+    if not found:
+        raise SelectionError(_explain(selection, labels, [p for _, p in parsed]))
+    return opened, found
+
+
+def _choose_module(data_dir: str | None) -> Targets:
+    opened = find_opened(data_dir)
+    folders = {targets.data_dir for targets in opened}
+    if len(folders) == 1:
+        return opened[0]
+    if folders:
+        raise SelectionError(
+            f"the pipeline has modules with files in {', '.join(sorted(folders))}; say which is"
+            " meant with data_dir"
+        )
+    where = f" with the data directory {data_dir!r}" if data_dir else ""
+    raise SelectionError(
+        f"the pipeline has no module of laion-fmri{where}; add one with 'use rule * from ...'"
+        " before the rules that take its files"
+    )
+
+
+def _fill(value: Values, wildcards: Wildcards) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.format(**dict(wildcards.items()))
+    return [item.format(**dict(wildcards.items())) for item in value]
+
+
+def _tell(filters: Mapping[str, Values], wildcards: Wildcards) -> str:
+    told = {WILDCARDS[name]: value for name, value in wildcards.items() if name in WILDCARDS}
+    told |= {name: _fill(value, wildcards) for name, value in filters.items()}
+    return ", ".join(f"{name} {value!r}" for name, value in told.items()) or "no filter at all"
+
+
+def _explain(selection: Selection, labels: Iterable[str], parsed: list[Parsed]) -> str:
+    """Say which value matches nothing, or that all of them do but never together."""
+    where = list_some([f"sub-{label}" for label in labels])
+    if not parsed:
+        return f"the bucket has nothing of {where}"
+    for name, values in selection.filters.items():
+        there_is = {getattr(p, name) for p in parsed} - {None}
+        for value in values:
+            if value not in there_is and not (name == "ses" and value == "averages"):
+                return explain_unmatched(name, value, where, there_is)
+    named = ", ".join(f"{name} {' or '.join(values)}" for name, values in selection.filters.items())
+    return f"no object of {where} carries all of this: {named}"

@@ -1,0 +1,407 @@
+"""The workflow inside somebody's pipeline: real host pipelines, on the sample bucket."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from helpers import REPO, matched_keys, read_tree, run_command, run_snakemake, stat_all
+
+from laion_fmri.errors import SelectionError
+from laion_fmri.opening import Process, open_targets, read_allowed_rules
+from laion_fmri.pipeline import expand_targets, target, targets
+
+GLM = "derivatives/glmsingle-tedana"
+BETAS = "_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+TRIALS = "_desc-SingletrialBetas_trials.tsv"
+FREESURFER = "derivatives/freesurfer/sub-01/stats/aseg.stats"
+
+
+def key_of(subject: str, session: str, end: str) -> str:
+    """Return the key of a file of one session."""
+    stem = f"sub-{subject}_ses-{session}_task-images"
+    return f"{GLM}/sub-{subject}/ses-{session}/func/{stem}{end}"
+
+
+def make_module(name: str = "laion", more: str = "", **config: object) -> str:
+    """Return the statements that embed the workflow with `config`."""
+    return dedent(f"""
+        module {name}:
+            snakefile: "{REPO / "workflow" / "Snakefile"}"
+            config: {config!r}
+            {more}
+        use rule * from {name} as {name}_*
+    """)
+
+
+def make_host(folder: Path, *parts: str) -> Path:
+    """Write a pipeline of `parts` that imports our functions, into a new folder."""
+    folder.mkdir(exist_ok=True)
+    start = "from laion_fmri.pipeline import expand_targets, target, targets\n"
+    (folder / "Snakefile").write_text(start + "\n".join(dedent(part) for part in parts))
+    return folder
+
+
+def run_host(folder: Path, *arguments: object, cores: int = 2):
+    """Run the pipeline in `folder`, which has to succeed; return what it said."""
+    done = run_snakemake(folder, "--cores", cores, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def fail_host(folder: Path, *arguments: object) -> str:
+    """Run the pipeline in `folder`, which has to fail; return what it said."""
+    done = run_snakemake(folder, "--cores", "2", *arguments)
+    assert done.returncode != 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def take(path: str) -> str:
+    """Return a pipeline whose one rule takes one file."""
+    return f"""
+        rule size:
+            default_target: True
+            input: {path!r}
+            output: "size.txt"
+            shell: "wc -c < {{input:q}} | tr -d ' ' > {{output:q}}"
+    """
+
+
+#: The rule is Python, so Snakemake reads the pipeline again in a process for each of its jobs.
+ENCODE = """
+    rule encode:
+        input:
+            betas=target(desc="SingletrialBetas", suffix="statmap", extension="nii.gz"),
+            trials=target(suffix="trials", extension="tsv"),
+        output: "results/sub-{sub}_ses-{ses}.txt"
+        run:
+            open(output[0], "w").write(f"{input.betas}\\n{input.trials}\\n")
+"""
+
+
+def test_inputs_by_filter(bucket, objects, tmp_path):
+    """Wildcards of the rule fill in the filters; selected or not, just what is named arrives."""
+    host = make_host(
+        tmp_path / "host",
+        make_module(subject=["sub-03"], ses=["ses-01"], desc="R2", data_dir="data"),
+        """
+        rule all:
+            default_target: True
+            input:
+                expand_targets("results/sub-{sub}_ses-{ses}.txt", suffix="trials"),
+                "results/sub-01_ses-02.txt",
+        """,
+        ENCODE,
+    )
+    run_host(host)
+    wanted = [
+        key_of(*where, end) for where in (("03", "01"), ("01", "02")) for end in (BETAS, TRIALS)
+    ]
+    arrived = read_tree(host / "data")
+    assert {key: objects[key] for key in wanted} == {key: arrived[key] for key in wanted}
+    said = (host / "results" / "sub-01_ses-02.txt").read_text()
+    assert [f"data/{key_of('01', '02', end)}" for end in (BETAS, TRIALS)] == said.split()
+    # The trees of the module's subject and its root, and those of the other subject: once each.
+    prefixes = [request.query.get("prefix") for request in bucket.listings()]
+    trees = [
+        f"derivatives/{tree}/sub-0{n}/" for n in "13" for tree in ("glmsingle-tedana", "atlases")
+    ]
+    assert sorted(["", *trees]) == sorted(p for p in prefixes if p in ("", *trees))
+    assert len(prefixes) <= 5 + 3  # and the folders that recursive copies list, one for each batch
+    before = stat_all(host / "data", arrived)
+    bucket.clear_requests()
+    assert "Nothing to be done" in run_host(host)
+    assert (before, {}) == (stat_all(host / "data", arrived), dict(bucket.gets()))
+
+
+def test_a_host_that_selects_nothing_gets_what_it_names(bucket, objects, tmp_path):
+    """By path, from a tree that no download walks; what is broken is healed before it is read."""
+    host = make_host(
+        tmp_path / "host", make_module(subject="none", data_dir="data"), take(f"data/{FREESURFER}")
+    )
+    sizes = []
+    for damage in (None, b"broken", None):
+        if damage:
+            (host / "data" / FREESURFER).write_bytes(damage)
+        bucket.clear_requests()
+        run_host(host)
+        sizes.append((dict(bucket.gets()), (host / "size.txt").read_text()))
+        assert read_tree(host / "data") == {FREESURFER: objects[FREESURFER]}
+    size = f"{len(objects[FREESURFER])}\n"
+    assert sizes == [({FREESURFER: 1}, size), ({FREESURFER: 1}, size), ({}, size)]
+
+
+def test_a_host_that_selects_nothing_has_nothing_for_all(bucket, tmp_path):
+    """Asked for everything, it says in one line what is missing."""
+    host = make_host(
+        tmp_path / "host", make_module(subject="none", data_dir="data"), "rule mine: output: 'x'"
+    )
+    assert "write a subject" in fail_host(host, "laion_all")
+
+
+def test_two_modules_with_selections_that_overlap(bucket, objects, tmp_path):
+    """Each object is fetched once, by the rule of one of them, and both selections are whole."""
+    host = make_host(
+        tmp_path / "host",
+        make_module("one", subject="sub-03", ses="ses-01", suffix="trials", data_dir="data"),
+        make_module("two", subject="all", suffix="trials", extension="tsv", data_dir="data"),
+        """
+        rule both:
+            default_target: True
+            input: rules.one_all.input, rules.two_all.input
+        """,
+    )
+    run_host(host)
+    one = matched_keys(objects, "03", ses="ses-01", suffix="trials")
+    two = matched_keys(objects, "all", suffix="trials", extension="tsv")
+    assert {key: objects[key] for key in one | two} == {
+        key: content for key, content in read_tree(host / "data").items() if key in one | two
+    }
+    assert {1} == {count for key, count in bucket.gets().items() if key in one | two}
+
+
+def test_two_modules_with_folders_of_their_own(bucket, objects, tmp_path):
+    """A target is looked up in the module that is meant; where none is named, that is refused."""
+    modules = [
+        make_module("one", subject="sub-03", ses="ses-01", data_dir="here"),
+        make_module("two", subject="sub-01", ses="ses-02", data_dir="there"),
+    ]
+    rule = """
+        rule copy:
+            default_target: True
+            input: target(suffix="trials", extension="tsv"{which})
+            output: "copy.tsv"
+            shell: "cp {{input:q}} {{output:q}}"
+    """
+    host = make_host(tmp_path / "host", *modules, rule.format(which=", data_dir='there'"))
+    run_host(host)
+    assert objects[key_of("01", "02", TRIALS)] == (host / "copy.tsv").read_bytes()
+    make_host(host, *modules, rule.format(which=""))
+    assert "say which is meant with data_dir" in fail_host(host, "--forceall")
+
+
+def test_a_prefix_goes_before_the_data(bucket, objects, tmp_path):
+    """With ``prefix:``, the files lie where the other outputs of the module would."""
+    key = key_of("03", "01", TRIALS)
+    module = make_module(more='prefix: "external"', subject="03", ses="01", data_dir="data")
+    rule = """
+        rule copy:
+            default_target: True
+            input: target(suffix="trials", extension="tsv"), "external/data/README"
+            output: "copy.tsv"
+            shell: "cp {input[0]:q} {output:q}"
+    """
+    host = make_host(tmp_path / "host", module, rule)
+    run_host(host)
+    assert objects[key] == (host / "copy.tsv").read_bytes()
+    assert objects[key] == (host / "external" / "data" / key).read_bytes()
+    assert not (host / "data").exists()
+    (host / "external" / "data" / key).write_bytes(b"broken")
+    run_host(host)
+    assert objects[key] == (host / "copy.tsv").read_bytes()
+
+
+def test_rules_named_like_ours(bucket, objects, tmp_path):
+    """A host with its own `all`, `fetch_object` and working directory is served all the same."""
+    key = key_of("03", "01", TRIALS)
+    rules = f"""
+        rule all:
+            default_target: True
+            input: "copy.tsv"
+
+        rule fetch_object:
+            input: "data/{key}"
+            output: "copy.tsv"
+            shell: "cp {{input:q}} {{output:q}}"
+    """
+    host = make_host(tmp_path / "host", make_module(subject="none", data_dir="data"), rules)
+    (tmp_path / "elsewhere").mkdir()
+    run_host(host, "--directory", tmp_path / "elsewhere")
+    assert objects[key] == (tmp_path / "elsewhere" / "copy.tsv").read_bytes()
+    assert {key: objects[key]} == read_tree(tmp_path / "elsewhere" / "data")
+
+
+def test_a_working_directory_of_the_host(bucket, objects, tmp_path):
+    """A ``workdir:`` before the module holds for its relative data directory as well."""
+    key = key_of("03", "01", TRIALS)
+    workdir = f"workdir: '{tmp_path / 'work'}'"
+    host = make_host(
+        tmp_path / "host",
+        workdir,
+        make_module(subject="none", data_dir="data"),
+        take(f"data/{key}"),
+    )
+    run_host(host)
+    assert {key: objects[key]} == read_tree(tmp_path / "work" / "data")
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (key_of("03", "31", TRIALS), "is held out"),
+        (key_of("03", "99", TRIALS), "Missing input files"),
+        (f"{GLM}/sub-03/../x", "Missing input files"),
+    ],
+    ids=["held out", "absent", "unsafe"],
+)
+def test_a_file_that_cannot_be_had(bucket, tmp_path, key, reason):
+    """The pipeline stops before it starts, and says why."""
+    host = make_host(
+        tmp_path / "host", make_module(subject="none", data_dir="data"), take(f"data/{key}")
+    )
+    assert reason in fail_host(host)
+    assert dict(bucket.gets()) == {}
+
+
+def test_the_host_is_clean(bucket, tmp_path):
+    """``snakemake --lint`` has nothing to say of a pipeline that embeds ours."""
+    rule = """
+        rule copy:
+            default_target: True
+            input: target(suffix="trials", extension="tsv")
+            output: "copy.tsv"
+            log: "copy.log"
+            conda: "none.yaml"
+            shell: "cp {input:q} {output:q} 2> {log:q}"
+    """
+    module = make_module(subject="03", ses="01", data_dir="data")
+    module = module.replace(f'"{REPO / "workflow" / "Snakefile"}"', 'config["snakefile"]')
+    host = make_host(tmp_path / "host", module, rule)
+    where = f"snakefile={REPO / 'workflow' / 'Snakefile'}"
+    done = run_snakemake(host, "--lint", "--config", where)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("^ *[*] ", done.stdout + done.stderr, re.MULTILINE)
+
+
+def test_the_command_prints_the_snakefile():
+    """What it prints is a file, and the one of this package."""
+    done = run_command("snakefile")
+    assert (done.returncode, done.stdout) == (0, f"{REPO / 'workflow' / 'Snakefile'}\n")
+
+
+def test_the_snakefile_can_be_embedded_by_what_the_command_prints(bucket, objects, tmp_path):
+    """The path as it is printed works in ``module``, from an empty folder."""
+    key = key_of("03", "01", TRIALS)
+    module = make_module(subject="none", data_dir="data").replace(
+        str(REPO / "workflow" / "Snakefile"), run_command("snakefile").stdout.strip()
+    )
+    host = make_host(tmp_path / "host", module, take(f"data/{key}"))
+    run_host(host)
+    assert {key: objects[key]} == read_tree(host / "data")
+
+
+# What the functions find, without a Snakemake around them.
+
+
+class Workflow:
+    """Stands for the workflow object of a pipeline, which is only compared."""
+
+
+@pytest.fixture
+def module(bucket, tmp_path):
+    """Open a module of a pipeline in this process."""
+    workflow = Workflow()
+
+    def open_module(subject: str = "none", **config: object):
+        process = Process(workflow, True, 2, False, True, None, str)
+        config |= {"subject": subject, "data_dir": str(tmp_path), "table": None}
+        return open_targets(config, process)[0]
+
+    return open_module
+
+
+STRICT = [
+    {"subject": "03", "desc": "SingletrialBetas"},
+    {"subject": "03", "ses": ["01", "02"], "suffix": "statmap"},
+    {"subject": ["01", "03"], "stat": "rsquare"},
+    {"subject": "03", "ses": "averages", "extension": "nii.gz"},
+    {"subject": "all", "suffix": "V1"},
+]
+
+
+@pytest.mark.parametrize("filters", STRICT, ids=str)
+def test_an_input_carries_what_is_named(module, objects, tmp_path, filters):
+    """As a download selects, but an object without the entity does not pass."""
+    module()
+    carried = {
+        key
+        for key in matched_keys(objects, **filters)
+        if all(f"_{name}-" in key for name in ("desc", "stat") if name in filters)
+    }
+    assert sorted(f"{tmp_path}/{key}" for key in carried) == targets(**filters)({})
+
+
+def test_wildcards_fill_in_what_is_not_given(module, tmp_path):
+    """By their own names, or named in a value; a filter that is given comes first."""
+    module(subject="03", ses="01")
+    expected = f"{tmp_path}/{key_of('01', '02', TRIALS)}"
+    kind = {"suffix": "trials", "extension": "tsv"}
+    assert expected == target(**kind)({"sub": "01", "ses": "02"})
+    assert expected == target(**kind)({"subject": "sub-01", "ses": "ses-02"})
+    assert expected == target(**kind, subject="{who}", ses=["{when}"])({"who": "01", "when": "02"})
+    assert expected == target(**kind, ses="02")({"sub": "01", "ses": "01"})
+    assert f"{tmp_path}/{key_of('03', '01', TRIALS)}" == target(**kind)({})
+
+
+def test_a_pattern_is_filled_in_once_for_each_combination(module):
+    """The held-out session is left out, and nothing is named twice."""
+    module(subject="all")
+    expand = expand_targets("{sub}-{ses}", suffix=["trials", "statmap"], ses=["01", "02"])
+    assert sorted(expand({})) == ["01-01", "01-02", "03-01", "03-02"]
+    every = expand_targets("{sub}-{ses}", suffix="trials", subject="03")({})
+    assert every == ["03-01", "03-02", "03-04"]
+
+
+@pytest.mark.parametrize(
+    ("find", "wildcards", "message"),
+    [
+        (target(subject="03", suffix="trials"), {}, "objects match .*use targets"),
+        (targets(suffix="trials"), {}, "no subject is named"),
+        (targets(subject="99"), {}, "the bucket has nothing of sub-99"),
+        (targets(subject="03", desc="singletrialbetas"), {}, "did you mean 'SingletrialBetas'"),
+        (targets(ses="07"), {"sub": "03"}, "ses '07' matches nothing"),
+        (targets(subject="03", suffix="V1", desc="R2"), {}, "no object of sub-03 carries all"),
+        (targets(subject="03", ses="31"), {}, "ses '31' matches nothing"),
+        (expand_targets("{ses}", subject="03", suffix="V1"), {}, "has no 'ses' for"),
+    ],
+)
+def test_what_cannot_be_found_is_said_in_a_line(module, find, wildcards, message):
+    """What is wrong, and what there is."""
+    module()
+    with pytest.raises(SelectionError, match=message) as caught:
+        find(wildcards)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_an_unknown_filter_is_refused_at_once():
+    """A misspelt filter would otherwise select more than was meant."""
+    with pytest.raises(TypeError, match="'sufix' is no filter; there are: subject, ses"):
+        target(sufix="trials")
+
+
+def test_without_a_module(module, tmp_path):
+    """The functions say what the pipeline lacks."""
+    with pytest.raises(
+        SelectionError, match="no module of laion-fmri with the data directory '/x'"
+    ):
+        targets(subject="03", data_dir="/x")({})
+
+
+def test_a_subject_is_listed_once(module, bucket):
+    """However many inputs ask for it, and the module's own subjects never again."""
+    module(subject="03", ses="01")
+    bucket.clear_requests()
+    for _ in range(3):
+        targets(subject="03", suffix="trials")({})
+        targets(subject="01", suffix="trials")({})
+    prefixes = sorted(request.query["prefix"] for request in bucket.listings())
+    assert prefixes == [f"derivatives/{tree}/sub-01/" for tree in ("atlases", "glmsingle-tedana")]
+
+
+def test_the_rules_of_a_process_are_read_from_its_command_line():
+    """All words after the option, up to the next one."""
+    argv = ["snakemake", "--allowed-rules", "laion_batch_0", "encode", "--cores", "1"]
+    assert read_allowed_rules(argv) == ["laion_batch_0", "encode"]
+    assert read_allowed_rules(["snakemake", "--cores", "1"]) == []
