@@ -28,7 +28,7 @@ from laion_fmri.errors import ConfigError
 from laion_fmri.filters import NO_SUBJECT, Selection
 from laion_fmri.keys import Table, find_keys
 from laion_fmri.licenses import check_licenses
-from laion_fmri.plan import CLUSTER_JOBS, LARGE, plan_jobs
+from laion_fmri.plan import plan_for_cluster, plan_jobs
 from laion_fmri.targets import Targets, read_targets
 
 
@@ -184,10 +184,9 @@ def make_targets(
     if on_cluster and config.get("fetch_on") != "cluster":
         workers = slots = int(config.get("fetch_workers") or 1)
     if on_cluster and not slots:
-        crew, large = (CLUSTER_JOBS, CLUSTER_JOBS), math.inf
+        jobs = plan_for_cluster(wanted, list(table.listed), table.trees)
     else:
-        crew, large = (workers, os.cpu_count() or 1), LARGE
-    jobs = plan_jobs(wanted, list(table.listed), *crew, table.trees, large=large)
+        jobs = plan_jobs(wanted, list(table.listed), workers, os.cpu_count() or 1, table.trees)
     limit = read_max_bandwidth(config)
     at_once = max(1, min(workers, len(jobs)))
     sizes = {row.key: row.size for row in table.rows if row.key not in blocked}

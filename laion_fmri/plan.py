@@ -7,6 +7,7 @@ which the start is nothing, get a job each and can run side by side.
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ LARGE = 64 * MIB
 OBJECT_COST = 3 * MIB // 2
 #: Work below which a second process is not worth its start, in the same bytes: half a start.
 BATCH_COST = 96 * MIB
-#: Jobs that a cluster gets for everything: each takes seconds to submit, and its queue is shared.
+#: Jobs that a cluster gets for everything, or one for each tree if these are more: each takes
+#: seconds to submit, and the queue is shared.
 CLUSTER_JOBS = 24
 #: Objects of one batch: Snakemake compares each output of a rule with all others of it.
 BATCH_OBJECTS = 1_000
@@ -96,15 +98,13 @@ def plan_jobs(
     workers: int,
     cpus: int,
     trees: Sequence[str] = (),
-    *,
-    large: float = LARGE,
 ) -> list[Job]:
     """Share out `objects` (key, size) among at most `workers` processes at a time.
 
     Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
     down; where there are more workers, a batch has the connections of several. Large objects, and
     those at the root of the bucket, below which a recursive copy would list everything, get a job
-    each. `large` is where they begin, in bytes.
+    each.
 
     Returns
     -------
@@ -113,10 +113,25 @@ def plan_jobs(
     """
     objects = list(objects)
     processes = max(1, min(workers, cpus))
-    batches = plan_batches(objects, listed, processes, trees, large=large)
+    batches = plan_batches(objects, listed, processes, trees)
     each = workers // max(1, min(processes, len(batches)))
     jobs = [_widen(batch, each, min(CONNECTIONS * workers, MOST_CONNECTIONS)) for batch in batches]
-    jobs += [make_single(*item) for item in objects if not _is_small(item, large)]
+    jobs += [make_single(*item) for item in objects if not _is_small(item, LARGE)]
+    return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
+
+
+def plan_for_cluster(
+    objects: Iterable[Item], listed: Sequence[str], trees: Sequence[str]
+) -> list[Job]:
+    """Share out `objects` (key, size) among few jobs, each of which has a CPU of its own.
+
+    Large objects travel with others, up to a share of all the work, and only those at the root of
+    the bucket alone. The largest work comes first.
+    """
+    objects = list(objects)
+    batches = plan_batches(objects, listed, CLUSTER_JOBS, trees, large=math.inf)
+    jobs = [replace(batch, connections=2 * CONNECTIONS) for batch in batches]
+    jobs += [make_single(*item) for item in objects if not _is_small(item, math.inf)]
     return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
 
 

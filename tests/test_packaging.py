@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -52,22 +53,58 @@ def test_wheel_asks_for_no_awscli_and_offers_it_as_an_extra(wheel: Path) -> None
     assert [line.partition(";")[2].strip() for line in asked] == ["extra == 'aws'"]
 
 
-@pytest.mark.timeout(600)
-def test_wheel_in_an_empty_environment_downloads_a_session(
-    wheel: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
-) -> None:
-    """Installed away from the clone, with pip alone, the command fetches one session."""
-    environment = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel with pip alone, away from the clone; return where its commands are."""
+    environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=True)
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, str(wheel)], check=True, cwd=tmp_path)
+    subprocess.run([*pip, str(wheel)], check=True, cwd=environment)
+    return environment / "bin"
+
+
+def run_installed(command: list[str | Path], folder: Path) -> str:
+    """Run a command that knows nothing of the clone, in `folder`; return what it printed."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, check=True, cwd=folder, env=clean, stdout=subprocess.PIPE)
+    return done.stdout.decode()
+
+
+@pytest.mark.timeout(600)
+def test_wheel_in_an_empty_environment_downloads_a_session(
+    installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
+) -> None:
+    """Installed away from the clone, with pip alone, the command fetches one session."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    command = [str(environment / "bin" / "laion-fmri"), "download", "--subject", "sub-03"]
-    command += ["--ses", "ses-01", "--n-jobs", "2", "--data-dir", str(data_dir)]
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(command, check=True, cwd=tmp_path, env=clean)
+    command = [installed / "laion-fmri", "download", "--subject", "sub-03"]
+    command += ["--ses", "ses-01", "--n-jobs", "2", "--data-dir", data_dir]
+    run_installed(command, tmp_path)
     assert read_tree(data_dir) == expected_tree(objects, "03", ses="ses-01")
+
+
+@pytest.mark.timeout(600)
+def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
+    installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
+) -> None:
+    """Copied to an empty folder, with the path that the command prints, it fetches its inputs."""
+    blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (pipeline,) = (block for block in blocks if "module laion:" in block)
+    snakefile = run_installed([installed / "laion-fmri", "snakefile"], tmp_path).strip()
+    assert "site-packages" in snakefile
+    text = pipeline.replace("/path/to/laion_fmri/workflow/Snakefile", snakefile)
+    (tmp_path / "Snakefile").write_text(text)
+    run_installed([installed / "snakemake", "--cores", "4"], tmp_path)
+    for session in ("01", "02"):
+        folder = f"derivatives/glmsingle-tedana/sub-03/ses-{session}/func"
+        stem = f"{folder}/sub-03_ses-{session}_task-images"
+        betas = f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+        trials = f"{stem}_desc-SingletrialBetas_trials.tsv"
+        said = (tmp_path / "results" / f"sub-03_ses-{session}.txt").read_text().split()
+        sizes = {path: int(size) for size, path in zip(said[::2], said[1::2], strict=True)}
+        assert {f"data/{key}": len(objects[key]) for key in (betas, trials)} == {
+            path: size for path, size in sizes.items() if path != "total"
+        }
 
 
 def test_conda_environment_names_every_dependency() -> None:

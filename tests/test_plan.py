@@ -25,6 +25,7 @@ from laion_fmri.plan import (
     cover,
     escape_pattern,
     plan_batches,
+    plan_for_cluster,
     plan_jobs,
 )
 
@@ -300,6 +301,30 @@ def test_jobs_for_all_but_the_root(situation, workers, cpus):
     work = [sum(size + OBJECT_COST for _, size in job.objects) for job in jobs]
     assert sorted(work, reverse=True) == work
     assert all(1 <= job.connections <= CONNECTIONS * workers for job in jobs)
+
+
+@UNHURRIED
+@given(situations())
+def test_a_cluster_gets_few_jobs_for_everything(situation):
+    """Each object in one job of one CPU, the large ones with the others."""
+    objects, listed = situation
+    jobs = plan_for_cluster(objects, listed, ())
+    assert Counter(objects) == Counter(item for job in jobs for item in job.objects)
+    assert {1} == {job.workers for job in jobs}
+    for job in jobs:
+        if job.prefix is not None:
+            assert keys_of(job) == brought_by(job, listed)
+
+
+def test_a_cluster_gets_tens_of_jobs_for_thousands_of_files():
+    """Five subjects with large betas: neither a job for each of these, nor one of all of them."""
+    subjects = ("sub-01", "sub-03", "sub-05", "sub-06", "sub-07")
+    keys = [key for subject in subjects for key in make_subject(subject, range(1, 31))]
+    objects = [(key, 3 * 2**30 if "effect" in key and "nii" in key else MIB) for key in keys]
+    trees = [f"{top}{subject}/" for top in (GLM, "derivatives/atlases/") for subject in subjects]
+    jobs = plan_for_cluster(objects, keys, trees)
+    assert 20 <= len(jobs) <= 40
+    assert max(job.bytes for job in jobs) <= 2 * sum(size for _, size in objects) / 24
 
 
 HOSTILE = [
