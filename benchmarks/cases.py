@@ -102,6 +102,14 @@ def make_cases(sizes: Sizes) -> tuple[Case, ...]:
             (f"{DERIVATIVES}/{subject}/*", f"derivatives/atlases/{subject}/*"),
         ),
         Case(
+            "jobs",
+            "one subject, by the number of jobs",
+            MAIN,
+            {"subject": [subject]},
+            (f"{DERIVATIVES}/{subject}/*", f"derivatives/atlases/{subject}/*"),
+            tools=("command-1", "command-2", "command", "command-8"),
+        ),
+        Case(
             "trials",
             "trial tables of all subjects",
             MAIN,

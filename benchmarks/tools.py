@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ class Tool:
     cases: tuple[str, ...] = ()
 
 
-def prepare_command(task: Task) -> list[str]:
+def prepare_command(task: Task, jobs: int = JOBS) -> list[str]:
     """Return the command of this project."""
     words = [word for name, v in task.case.selection.items() for word in (f"--{name}", *v)]
-    options = ["--n-jobs", str(JOBS), "--data-dir", str(task.target)]
+    options = ["--n-jobs", str(jobs), "--data-dir", str(task.target)]
     return [*find_program("laion-fmri", "laion_fmri"), "download", *words, *options]
 
 
@@ -214,6 +215,16 @@ TOOLS = (
     Tool("aws-pool", "4 threads, one aws s3 cp a file", prepare_pool, "aws"),
     Tool("s5cmd", "s5cmd cp", prepare_s5cmd, "s5cmd"),
     Tool("boto3", "boto3, 16 threads", prepare_boto3),
+    *(
+        Tool(
+            f"command-{jobs}",
+            f"laion-fmri download --n-jobs {jobs}",
+            partial(prepare_command, jobs=jobs),
+            "aws",
+            cases=("jobs",),
+        )
+        for jobs in (1, 2, 8)
+    ),
     Tool("curl", "curl, 50 connections (no listing)", prepare_curl, "curl", repeats=False),
 )
 

@@ -91,9 +91,12 @@ def open_targets(config: Mapping[str, Any], process: Process) -> tuple[Targets, 
 def find_opened(data_dir: str | None = None) -> tuple[Targets, ...]:
     """Return the targets of the modules read so far: all, or those with their files in `data_dir`.
 
-    A module of a pipeline that is prefixed is known by either spelling of its data directory.
+    A module with a prefix is also known by the data directory of its configuration, if no other is.
     """
-    return tuple(t for t in _Opened.targets if data_dir in (None, t.data_dir, t.rule_dir))
+    if data_dir is None:
+        return _Opened.targets
+    exact = tuple(opened for opened in _Opened.targets if opened.data_dir == data_dir)
+    return exact or tuple(opened for opened in _Opened.targets if opened.rule_dir == data_dir)
 
 
 def read_allowed_rules(argv: Sequence[str]) -> list[str]:
@@ -121,7 +124,7 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
             return read_targets(run_dir, rules=process.rules or ()), Table([])
         return Targets(data_dir, str(run_dir), bucket, given, [], sizes={}), Table([])
     table = _find(config, bucket, data_dir)
-    others = [opened for opened in find_opened() if opened.data_dir == data_dir]
+    others = [opened for opened in _Opened.targets if opened.data_dir == data_dir]
     targets = make_targets(
         table,
         given,

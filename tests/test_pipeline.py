@@ -203,6 +203,27 @@ def test_a_prefix_goes_before_the_data(bucket, objects, tmp_path):
     assert objects[key] == (host / "copy.tsv").read_bytes()
 
 
+def test_one_module_with_a_prefix_and_one_without(bucket, objects, tmp_path):
+    """The same data directory in both configurations is two folders."""
+    key = key_of("03", "01", TRIALS)
+    modules = [
+        make_module("one", more='prefix: "external"', subject="none", data_dir="data"),
+        make_module("two", subject="none", data_dir="data"),
+    ]
+    rule = f"""
+        rule compare:
+            default_target: True
+            input: "data/{key}", "external/data/{key}", target(data_dir="data", suffix="V1")
+            output: touch("same")
+            shell: "cmp {{input[0]:q}} {{input[1]:q}}"
+    """
+    host = make_host(tmp_path / "host", *modules, rule.replace("suffix=", "subject='03', suffix="))
+    run_host(host)
+    roi = "derivatives/atlases/sub-03/rois/V1.nii.gz"
+    assert {key, roi} == set(read_tree(host / "data"))
+    assert {key: objects[key]} == read_tree(host / "external" / "data")
+
+
 def test_rules_named_like_ours(bucket, objects, tmp_path):
     """A host with its own `all`, `fetch_object` and working directory is served all the same."""
     key = key_of("03", "01", TRIALS)
