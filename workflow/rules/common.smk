@@ -31,11 +31,13 @@ def open_config():
     """Validate the configuration and find its targets; complain in one line."""
     try:
         validate_config(config, find_workflow() / "schemas" / "config.schema.yaml")
+        limits = workflow.resource_settings
         process = Process(
             workflow,
             is_main=workflow.is_main_process,
-            workers=workflow.cores or workflow.nodes or 1,
-            on_cluster=not workflow.local_exec,
+            workers=limits.nodes or limits.cores or 1,
+            # The executor is not known yet, but only others than the local one have nodes.
+            on_cluster=limits.nodes is not None,
             find_aws=not workflow.deployment_settings.deployment_method,
             rules=read_allowed_rules(sys.argv),
             place=place,
