@@ -5,10 +5,15 @@ BIN := .venv/bin
 export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo example test lint format bench clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
+
+# A whole pipeline on the sample bucket: its results and report.html are in examples/encoding-pipeline.
+example: .venv/example.done .venv-aws/done
+	cd examples/encoding-pipeline && PATH="$(CURDIR)/$(BIN):$$PATH" python on_sample.py snakemake --cores 2
+	cd examples/encoding-pipeline && PATH="$(CURDIR)/$(BIN):$$PATH" python on_sample.py snakemake --report report.html
 
 test: .venv/test.done .venv-aws/done
 	$(BIN)/python -m pytest
@@ -17,13 +22,13 @@ lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakefmt --check Snakefile workflow examples
 	$(BIN)/python tests/lint_workflow.py
 
 format: .venv/dev.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile workflow
+	$(BIN)/snakefmt Snakefile workflow examples
 
 # Takes an hour or two; make bench BENCH=--quick shows in minutes that it runs. Needs nginx and curl.
 bench: .venv/bench.done .venv-aws/done

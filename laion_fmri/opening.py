@@ -88,6 +88,12 @@ def open_targets(config: Mapping[str, Any], process: Process) -> tuple[Targets, 
     return targets, table
 
 
+def empty_targets(config: Mapping[str, Any]) -> tuple[Targets, Table]:
+    """Return what there is without a data directory or a bucket: nothing to fetch."""
+    bucket = Bucket.from_config(config)
+    return Targets("data", "data", bucket, clean_config(config), [], sizes={}), Table([])
+
+
 def find_opened(data_dir: str | None = None) -> tuple[Targets, ...]:
     """Return the targets of the modules read so far: all, or those with their files in `data_dir`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import shutil
@@ -208,6 +209,13 @@ def _make_crew(n_jobs: int, profile: Profile | None) -> list[str]:
 
 def _make_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+    try:
+        getpass.getuser()
+    except (
+        KeyError,
+        OSError,
+    ):  # a container's user without a name, whom Snakemake cannot do without
+        kept["LOGNAME"] = f"uid-{os.getuid()}"
     return kept | {"LAION_FMRI_AWS": aws_command()}
 
 
