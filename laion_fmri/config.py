@@ -195,3 +195,13 @@ def state_dir(data_dir: StrPath) -> Path:
 def clean_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` without the settings that are None: those stand for the default."""
     return {name: value for name, value in config.items() if value is not None}
+
+
+def find_user() -> str:
+    """Return the name of the user, or ``unknown`` in a container that has none for the user."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -34,6 +34,7 @@ from laion_fmri.opening import make_targets, read_max_bandwidth
 from laion_fmri.profiles import find_profile
 from laion_fmri.runner import Outcome, Snakemake, run_workflow
 from laion_fmri.targets import Targets
+from laion_fmri.transfer import restore_kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,9 +120,9 @@ class Run:
         dry_run: bool = False,
         profile: StrPath | None = None,
     ) -> None:
-        self.n_jobs = n_jobs
         self.dry_run = dry_run
         self.profile = None if profile is None else find_profile(profile)
+        self.n_jobs = self.profile.jobs if self.profile and n_jobs == 1 else n_jobs
         read_max_bandwidth(config)
         selection = Selection.from_config(config)
         self.data_dir = get_data_dir(config.get("data_dir"))
@@ -136,6 +137,7 @@ class Run:
         is_first = not state_dir(self.data_dir).exists()
         starts = is_first and not dry_run and is_writable(self.data_dir)
         self._snakemake = Snakemake() if starts else None
+        restore_kept(self.data_dir)
         try:
             self.table = find_keys(selection, self.bucket, self.data_dir)
         except BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from laion_fmri import dataset
 from laion_fmri.config import (
     StrPath,
     check_data_dir,
+    find_user,
     get_data_dir,
     is_writable,
     not_writable,
@@ -52,7 +52,7 @@ def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = No
     record = {
         "stimuli": {
             "text": dataset.STIMULI_LICENSE,
-            "accepted_by": _user(),
+            "accepted_by": find_user(),
             "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     }
@@ -93,10 +93,3 @@ def _read_record(data_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for the user
-        return "unknown"

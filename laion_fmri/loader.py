@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 
@@ -33,6 +34,8 @@ def main() -> None:
 
     Without a word there, whoever has started this has nothing to do: end quietly.
     """
+    # Where a shell has started the command in the background, interrupts would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()  # loading makes a great many objects and no garbage
     for name in MODULES:
         with contextlib.suppress(ImportError):  # what is really needed fails again, into the log

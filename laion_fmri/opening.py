@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,11 @@ from laion_fmri.config import (
     check_data_dir,
     clean_config,
     find_data_dir,
-    is_writable,
     make_data_dir,
     not_writable,
     state_dir,
 )
-from laion_fmri.errors import ConfigError
+from laion_fmri.errors import ConfigError, DataDirError
 from laion_fmri.filters import NO_SUBJECT, Selection
 from laion_fmri.keys import Table, find_keys
 from laion_fmri.licenses import check_licenses
@@ -122,15 +122,19 @@ def is_first_module(targets: Targets) -> bool:
 def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
     data_dir, rule_dir = _choose_data_dir(config, process.place)
     given = clean_config(config)
-    digest = hashlib.sha256(json.dumps([given, data_dir], sort_keys=True).encode())
-    run_dir = state_dir(data_dir) / "runs" / digest.hexdigest()[:16]
+    identity = json.dumps([given, data_dir], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    run_dir = state_dir(data_dir) / "runs" / digest
+    # Where nothing may be written, the processes meet in the folder of the pipeline.
+    spare_dir = Path(".snakemake", "laion_fmri", digest).absolute()
     bucket = Bucket.from_config(config)
     if not process.is_main:
-        if (run_dir / "table.json").exists():
-            return read_targets(run_dir, rules=process.rules or ()), Table([])
+        for folder in (spare_dir, run_dir):
+            if (folder / "table.json").exists():
+                return read_targets(folder, rules=process.rules or None), Table([])
         return Targets(data_dir, str(run_dir), bucket, given, [], sizes={}), Table([])
     table = _find(config, bucket, data_dir)
-    others = [opened for opened in _Opened.targets if opened.data_dir == data_dir]
+    others = _find_others(data_dir)
     targets = make_targets(
         table,
         given,
@@ -142,16 +146,43 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
         skip={key for opened in others for job in opened.jobs for key, _ in job.objects},
     )
     targets.rule_dir = rule_dir
-    targets.limits["is_foreign"] = True
-    if targets.jobs:
-        if process.find_aws:
-            find_aws_command()
-        if not is_writable(Path(data_dir)):
-            raise not_writable(Path(data_dir))
-    if is_writable(Path(data_dir)):
+    targets.limits["keeps"] = True
+    # Besides the planned jobs, as many single ones may run as there are workers.
+    targets.limits["max_bandwidth"] = share_bandwidth(config, process.workers)
+    if targets.jobs and process.find_aws:
+        find_aws_command()
+    shutil.rmtree(spare_dir, ignore_errors=True)
+    try:
         targets.write()
         targets.write_stamp(table.partial_paths())
+    except OSError as error:
+        if targets.jobs:
+            raise not_writable(Path(data_dir)) from error
+        targets.run_dir = str(spare_dir)
+        targets.write()
     return targets, table
+
+
+def _find_others(data_dir: str) -> list[Targets]:
+    """Return the targets of the modules before this one that have the same data directory.
+
+    Raises
+    ------
+    ConfigError
+        If one spells it in another way: Snakemake would take its files for others.
+    """
+    same = [
+        opened
+        for opened in _Opened.targets
+        if os.path.realpath(opened.data_dir) == os.path.realpath(data_dir)
+    ]
+    for opened in same:
+        if opened.data_dir != data_dir:
+            raise ConfigError(
+                f"two modules spell one data directory as {opened.data_dir!r} and {data_dir!r};"
+                " Snakemake compares paths as text, so write it the same way in both"
+            )
+    return same
 
 
 def _find(config: Mapping[str, Any], bucket: Bucket, data_dir: str) -> Table:
@@ -196,8 +227,6 @@ def make_targets(
         jobs = plan_for_cluster(wanted, list(table.listed), table.trees)
     else:
         jobs = plan_jobs(wanted, list(table.listed), workers, os.cpu_count() or 1, table.trees)
-    limit = read_max_bandwidth(config)
-    at_once = max(1, min(workers, len(jobs)))
     sizes = {row.key: row.size for row in table.rows if row.key not in blocked}
     return Targets(
         data_dir,
@@ -209,8 +238,9 @@ def make_targets(
         others={key: size for key, size in table.listed.items() if key not in sizes},
         trees=table.trees,
         limits={
-            "max_bandwidth": max(1, int(limit * 1e6 / at_once)) if limit else None,
+            "max_bandwidth": share_bandwidth(config, min(workers, len(jobs))),
             "slots": slots,
+            "keeps": on_cluster,
         },
         is_main=True,
     )
@@ -232,6 +262,12 @@ def read_max_bandwidth(config: Mapping[str, Any]) -> float | None:
     return float(value)
 
 
+def share_bandwidth(config: Mapping[str, Any], at_once: int) -> int | None:
+    """Return what one of `at_once` transfers may take, in bytes per second; None for no limit."""
+    limit = read_max_bandwidth(config)
+    return max(1, int(limit * 1e6 / max(1, at_once))) if limit else None
+
+
 def _choose_data_dir(config: Mapping[str, Any], place: Callable[[str], str]) -> tuple[str, str]:
     """Return the data directory, and how the rules spell it: Snakemake compares paths as text.
 
@@ -242,7 +278,11 @@ def _choose_data_dir(config: Mapping[str, Any], place: Callable[[str], str]) -> 
     if given and not Path(given).expanduser().is_absolute():
         rule_dir = str(Path(given))
         data_dir = place(rule_dir)
-        Path(data_dir).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(data_dir).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"cannot create {Path(data_dir).parent}: {error.strerror}"
+            raise DataDirError(f"{reason}; choose another data_dir") from None
         make_data_dir(Path(data_dir))
     else:
         data_dir = rule_dir = str(find_data_dir(given)[0])

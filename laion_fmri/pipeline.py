@@ -54,6 +54,7 @@ def target(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wildc
     --------
     >>> betas = target(desc="SingletrialBetas", suffix="statmap", extension="nii.gz")
     """
+    filters = _check(filters)
     find = targets(data_dir=data_dir, **filters)
 
     def find_one(wildcards: Wildcards) -> str:
@@ -74,7 +75,7 @@ def targets(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wild
 
     See :func:`target`.
     """
-    _check(filters)
+    filters = _check(filters)
 
     def find_all(wildcards: Wildcards) -> list[str]:
         opened, found = _find(filters, wildcards, data_dir)
@@ -103,7 +104,7 @@ def expand_targets(
     SelectionError
         By the function, if no object is named or one lacks an entity that the pattern asks for.
     """
-    _check(filters)
+    filters = _check(filters)
 
     def expand(wildcards: Wildcards) -> list[str]:
         paths: dict[str, None] = {}  # a set that keeps its order
@@ -118,11 +119,16 @@ def expand_targets(
     return expand
 
 
-def _check(filters: Mapping[str, Values]) -> None:
+def _check(filters: Mapping[str, Values]) -> dict[str, Values]:
+    """Return `filters` for any number of calls: an iterator could be read only once."""
     known = ("subject", *FILTERS)
     for name in filters:
         if name not in known:
             raise TypeError(f"{name!r} is no filter; there are: {', '.join(known)}")
+    return {
+        name: value if value is None or isinstance(value, str) else list(value)
+        for name, value in filters.items()
+    }
 
 
 def _find(
@@ -139,7 +145,7 @@ def _find(
             " configuration of the module"
         )
     selection = Selection.from_config(config)
-    labels = opened.find_subjects() if selection.subjects is None else selection.subjects
+    labels = opened.subjects if selection.subjects is None else selection.subjects
     parsed = [item for label in sorted(labels) for item in opened.find_subject(label)]
     found = [(key, p) for key, p in parsed if selection.matches(p, strict=True)]
     if not found:
@@ -167,9 +173,16 @@ def _choose_module(data_dir: str | None) -> Targets:
 def _fill(value: Values, wildcards: Wildcards) -> Any:
     if value is None:
         return None
-    if isinstance(value, str):
-        return value.format(**dict(wildcards.items()))
-    return [item.format(**dict(wildcards.items())) for item in value]
+    given = dict(wildcards.items())
+    try:
+        if isinstance(value, str):
+            return value.format(**given)
+        return [item.format(**given) for item in value]
+    except KeyError as error:
+        there_is = ", ".join(given) or "none"
+        raise SelectionError(
+            f"{value!r} needs a wildcard {error}; the rule has: {there_is}"
+        ) from None
 
 
 def _tell(filters: Mapping[str, Values], wildcards: Wildcards) -> str:

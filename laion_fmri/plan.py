@@ -212,7 +212,8 @@ def _group(runs: list[list[Item]], share: int, trees: Sequence[str]) -> list[lis
         here = _parent(_find_tree(run[0][0], trees))
         work += sum(map(_cost, run))
         objects += len(run)
-        if not groups or work > share or here != home or objects > BATCH_OBJECTS:
+        # What is above the trees of the bucket's root is the whole bucket, of unknown size.
+        if not (groups and here) or work > share or here != home or objects > BATCH_OBJECTS:
             groups.append([])
             work, objects, home = sum(map(_cost, run)), len(run), here
         groups[-1].append(run)
@@ -221,9 +222,11 @@ def _group(runs: list[list[Item]], share: int, trees: Sequence[str]) -> list[lis
 
 def _find_tree(key: str, trees: Sequence[str]) -> str:
     """Return the tree of `key`, or else its folders down to that of the subject, or the first."""
-    place = bisect_right(trees, key) - 1
-    if place >= 0 and key.startswith(trees[place]):
-        return trees[place]
+    for place in range(bisect_right(trees, key) - 1, -1, -1):
+        if key.startswith(trees[place]):
+            return trees[place]
+        if not trees[place].startswith(key[:1]):  # no tree before it can hold the key
+            break
     folders = key.split("/")[:-1]
     depth = next((i for i, name in enumerate(folders) if name.startswith("sub-")), 0)
     return "".join(f"{folder}/" for folder in folders[: depth + 1])

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from laion_fmri.config import StrPath
 from laion_fmri.errors import ConfigError
 
+#: Jobs at once of a profile that does not say, and of one that sets no limit.
+JOBS, MOST_JOBS = 8, 100
+
 
 class Profile(NamedTuple):
     """A folder with the ``config.yaml`` of a profile, and how many jobs it runs at once."""
@@ -33,21 +36,27 @@ def find_profile(name: StrPath) -> Profile:
         places = [folder / "profiles" / name for folder in (package / "workflow", package.parent)]
     else:
         places = [Path(name).expanduser().absolute(), *_find_user_folders(name)]
-    folder = next((place for place in places if (place / "config.yaml").is_file()), None)
-    if folder is None:
+    file = next((file for place in places for file in _find_files(place)), None)
+    if file is None:
         raise ConfigError(
             f"there is no profile {name!r}; write 'slurm' for ours, or the folder of one of yours,"
             " with a config.yaml in it"
         )
     try:
-        content: Any = yaml.safe_load((folder / "config.yaml").read_text())
+        content: Any = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
-        raise ConfigError(f"the profile {folder} cannot be read: {reason}") from None
+        raise ConfigError(f"the profile {file} cannot be read: {reason}") from None
     if not isinstance(content, dict) or not content.get("executor"):
-        raise ConfigError(f"the profile {folder} names no executor, such as executor: slurm")
-    jobs = content.get("jobs", 1)
-    return Profile(folder, jobs if isinstance(jobs, int) and jobs > 0 else 1)
+        raise ConfigError(f"the profile {file} names no executor, such as executor: slurm")
+    jobs = str(content.get("jobs", JOBS))
+    return Profile(file.parent, int(jobs) if jobs.isdigit() and int(jobs) else MOST_JOBS)
+
+
+def _find_files(folder: Path) -> list[Path]:
+    """Return the files that Snakemake would read in the folder of a profile, the newest first."""
+    names = ("profile.yaml", "config.v9+.yaml", "config.v8+.yaml", "config.yaml")
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _find_user_folders(name: str) -> list[Path]:

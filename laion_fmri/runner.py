@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from laion_fmri import loader
 from laion_fmri.aws import aws_command
+from laion_fmri.config import find_user
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.profiles import Profile
 from laion_fmri.targets import Targets
@@ -98,6 +98,8 @@ class Snakemake:
 
     def close(self) -> None:
         """Stop it and all that it has started, gently first; nothing if it has ended."""
+        if self._process.returncode is not None:
+            return
         if self._pipe.closed and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGINT)
@@ -203,19 +205,13 @@ def _make_arguments(
 def _make_crew(n_jobs: int, profile: Profile | None) -> list[str]:
     if profile is None:
         return ["--cores", str(n_jobs), "--profile", "none"]
-    jobs = n_jobs if n_jobs > 1 else profile.jobs
-    return ["--jobs", str(jobs), "--profile", str(profile.folder)]
+    return ["--jobs", str(n_jobs), "--profile", str(profile.folder)]
 
 
 def _make_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
-    try:
-        getpass.getuser()
-    except (
-        KeyError,
-        OSError,
-    ):  # a container's user without a name, whom Snakemake cannot do without
-        kept["LOGNAME"] = f"uid-{os.getuid()}"
+    # Snakemake cannot do without a name, which the user of a container may not have.
+    kept.setdefault("LOGNAME", find_user())
     return kept | {"LAION_FMRI_AWS": aws_command()}
 
 
@@ -233,6 +229,7 @@ def _explain(log: Path) -> str:
 def _clean_up(run_dir: Path) -> None:
     """Drop what only Snakemake needed, and the oldest runs."""
     shutil.rmtree(run_dir / ".snakemake", ignore_errors=True)
-    runs = sorted(run_dir.parent.iterdir(), key=lambda run: run.stat().st_mtime)
+    # Named after their time, unlike the folders of pipelines, which may be in use for days.
+    runs = sorted(run_dir.parent.glob("[0-9]*T[0-9]*-*"))
     for run in runs[:-KEPT_RUNS]:
         shutil.rmtree(run, ignore_errors=True)

@@ -7,8 +7,10 @@ more than their own job needs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,13 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from laion_fmri import transfer
+from laion_fmri import dataset, transfer
 from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import write_atomically
 from laion_fmri.errors import SelectionError
 from laion_fmri.filters import Selection
-from laion_fmri.keys import compare, is_safe_key, list_subjects
+from laion_fmri.keys import compare, find_obstacle, is_safe_key, list_subjects
+from laion_fmri.licenses import check_licenses
 from laion_fmri.plan import Job, make_single
 
 #: The input of a complete target. No rule can make it, so Snakemake takes the target for the source
@@ -130,7 +133,9 @@ class Targets:
         Raises
         ------
         SelectionError
-            If the object is listed but not given out.
+            If the object is listed but not given out, or something is in its place on disk.
+        LicenseNotAcceptedError
+            If it is one of the stimuli, and their licence has not been accepted.
         """
         if not self.is_main:  # the main process has decided: what this one is for is to be fetched
             return [] if self.runs_single else COMPLETE
@@ -142,6 +147,9 @@ class Targets:
             return COMPLETE
         if refusal := self.facts.explain_held_out(key):
             raise SelectionError(refusal)
+        if obstacle := find_obstacle(f"{self.data_dir}/{key}"):
+            raise SelectionError(f"{key}: {obstacle}")
+        check_licenses(key.startswith(dataset.STIMULI_PREFIX), self.data_dir)
         if status == "missing":
             return []
         if key not in self._stale:
@@ -200,14 +208,14 @@ class Targets:
             self._look(key.rpartition("/")[0] + "/" if "/" in key else "", deep=False)
         return self.listed[1].get(key)
 
-    def find_subjects(self) -> list[str]:
-        """Return the labels of all subjects of the bucket."""
+    @cached_property
+    def subjects(self) -> list[str]:
+        """The labels of all subjects of the bucket."""
         file = Path(self.run_dir, "subjects.json")
         if not self.is_main:
-            return list(json.loads(file.read_text()))
+            return list(json.loads(file.read_text())) if file.exists() else []
         labels = list_subjects(self.bucket)
-        if file.parent.exists():
-            write_atomically(file, json.dumps(labels))
+        write_atomically(file, json.dumps(labels))
         return labels
 
     def find_subject(self, label: str) -> list[tuple[str, Parsed]]:
@@ -228,20 +236,17 @@ class Targets:
 
     def _look(self, prefix: str, *, deep: bool) -> None:
         """List `prefix` once in a run; the other processes read what the main one has found."""
-        found = Path(self.run_dir, "found.jsonl")
-        name = prefix if deep else f"{prefix}."
+        name = hashlib.sha256(f"{deep}{prefix}".encode()).hexdigest()[:16]
         if name in self._looked:
             return
         self._looked.add(name)
+        found = Path(self.run_dir, f"found-{name}.json")
         if self.is_main:
             sizes = {item.key: item.size for item in self.bucket.list_objects(prefix, deep=deep)}
-            self.listed[1].update(sizes)
-            if Path(self.run_dir).exists():  # not below a data directory that cannot be written
-                with found.open("a") as stream:
-                    stream.write(json.dumps(sizes) + "\n")
-        elif found.exists():
-            for line in found.read_text().splitlines():
-                self.listed[1].update(json.loads(line))
+            write_atomically(found, json.dumps(sizes))
+        else:
+            sizes = json.loads(found.read_text()) if found.exists() else {}
+        self.listed[1].update(sizes)
 
     # What the main process leaves for the others.
 
@@ -251,7 +256,6 @@ class Targets:
         transfer.sweep_staging(Path(self.data_dir))
         shutil.rmtree(run_dir / "outcomes", ignore_errors=True)
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "found.jsonl").unlink(missing_ok=True)
         for job in self.jobs:
             write_atomically(Path(self.job_file(job)), json.dumps(self._describe(job)))
         write_atomically(run_dir / "sizes.json", json.dumps(self.listed))
@@ -298,7 +302,7 @@ def read_targets(
         prefix before them.
     """
     content = json.loads((run_dir / "table.json").read_text())
-    names = content["jobs"] if rules is None else [_unprefix(rule) for rule in rules]
+    names = content["jobs"] if rules is None else [find_job(rule) for rule in rules]
     files = [run_dir / f"{name}.json" for name in names]
     return Targets(
         content["data_dir"],
@@ -314,13 +318,12 @@ def read_targets(
     )
 
 
-def _unprefix(rule: str) -> str:
-    """Return the name of a job from that of its rule, in which an underscore may come before."""
-    kind, _, digest = rule.rpartition("_")
-    for known in ("batch", "object"):
-        if kind.endswith(known):
-            return f"{known}_{digest}"
-    return "object" if rule.endswith("fetch_object") else rule
+def find_job(rule: str) -> str:
+    """Return the name of a job from that of its rule, to which a pipeline may have added."""
+    planned = re.search("(batch|object)_[0-9a-f]{10}", rule)
+    if planned:
+        return planned[0]
+    return "object" if "fetch_object" in rule else rule
 
 
 def _read_job(file: Path) -> Job:

@@ -91,9 +91,9 @@ class Transfer:
         self.pending = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.data_dir = Path(job["data_dir"])
         self.record = Path(job["run_dir"], "outcomes", job["name"] + ".jsonl")
-        self.is_foreign: bool = job.get("is_foreign", False)
+        #: Whether Snakemake may remove what has arrived, so that a second link to it is kept.
+        self.keeps: bool = job.get("keeps", False)
         self.slots: int | None = job.get("slots")  # transfers of this run on this machine at once
-        self.arrived: list[str] = []
         self.failed = False
 
     def run(self) -> int:
@@ -107,10 +107,14 @@ class Transfer:
             with (self.staging / LOCK).open("w") as lock:
                 with contextlib.suppress(OSError):  # a file system that knows no locks
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                with self._take_slot():
-                    self._fetch_all()
-            if self.failed and self.is_foreign:
-                self._keep_arrived()
+                if self.keeps:
+                    self._recall()
+                if self.pending:
+                    with self._take_slot():
+                        self._fetch_all()
+            if self.keeps and not self.failed:
+                for key in self.sizes:
+                    self._find_kept(key).unlink(missing_ok=True)
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
         return int(self.failed)
@@ -225,6 +229,8 @@ class Transfer:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.utime(staged)  # aws sets the time of the upload, which is older than any stamp
+            if self.keeps:
+                self._keep(key, staged)
             staged.replace(target)
         except OSError as error:
             self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
@@ -254,18 +260,36 @@ class Transfer:
         said = ERROR.search(self._find_line(key, messages).replace(key, ""))
         return FINAL.get(said[1]) if said else None
 
-    def _keep_arrived(self) -> None:
-        """Keep a second link to what has arrived, for :func:`restore_kept`.
+    def _find_kept(self, key: str) -> Path:
+        return self.data_dir / ".laion_fmri" / "kept" / key
 
-        Snakemake removes all outputs of a failed job unless it is told to keep them, which a
-        pipeline that embeds the rules may not do.
+    def _keep(self, key: str, staged: Path) -> None:
+        """Keep a second link to what has arrived, for :meth:`_recall` and :func:`restore_kept`.
+
+        Snakemake removes all outputs of a job that has failed, unless it is told to keep them, and
+        in any case before it tries a job again.
         """
-        for key in self.arrived:
-            kept = self.data_dir / ".laion_fmri" / "kept" / key
-            with contextlib.suppress(OSError):  # a file system without hard links
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.unlink(missing_ok=True)
-                kept.hardlink_to(self.data_dir / key)
+        kept = self._find_kept(key)
+        with contextlib.suppress(OSError):  # a file system without hard links
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.unlink(missing_ok=True)
+            kept.hardlink_to(staged)
+
+    def _recall(self) -> None:
+        """Take up what an earlier attempt of this job has brought, or was refused for good."""
+        for key, size in self.sizes.items():
+            kept, target = self._find_kept(key), self.data_dir / key
+            with contextlib.suppress(OSError):
+                if kept.stat().st_size == size:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.unlink(missing_ok=True)
+                    target.hardlink_to(kept)
+                    self._settle(key, "fetched", "")
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.record.read_text().splitlines():
+                key, outcome, reason = json.loads(line).values()
+                if key in self.pending and (outcome, reason) in FINAL.values():
+                    self._settle(key, outcome, reason)
 
     def _find_line(self, key: str, messages: str) -> str:
         """Return the line of aws's messages that is about `key`, or nothing."""
@@ -278,9 +302,8 @@ class Transfer:
         """Record the outcome of `key`, which is then no longer pending."""
         del self.pending[key]
         self.failed |= outcome != "fetched"
-        if outcome == "fetched":
-            self.arrived.append(key)
         line = json.dumps({"key": key, "outcome": outcome, "reason": reason})
+        self.record.parent.mkdir(parents=True, exist_ok=True)
         with self.record.open("a") as record:
             record.write(line + "\n")
         if reason:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from helpers import REPO, matched_keys, read_tree, run_command, run_snakemake, stat_all
+from helpers import (
+    REPO,
+    drop_capabilities,
+    matched_keys,
+    read_tree,
+    run,
+    run_command,
+    run_snakemake,
+    stat_all,
+    write_tree,
+)
 
+from laion_fmri.download import accept_licenses
 from laion_fmri.errors import SelectionError
 from laion_fmri.opening import Process, open_targets, read_allowed_rules
 from laion_fmri.pipeline import expand_targets, target, targets
+from laion_fmri.targets import find_job
 
 GLM = "derivatives/glmsingle-tedana"
 BETAS = "_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
@@ -276,6 +289,65 @@ def test_a_file_that_cannot_be_had(bucket, tmp_path, key, reason):
     assert dict(bucket.gets()) == {}
 
 
+def test_a_complete_selection_that_may_not_be_written(bucket, objects, tmp_path):
+    """In a shared folder that only others write, every process of the pipeline finds its inputs."""
+    shared = tmp_path / "shared"
+    keys = [key_of("03", "01", end) for end in (BETAS, TRIALS)]
+    write_tree(shared, {key: objects[key] for key in keys})
+    module = make_module(subject="none", data_dir=str(shared))
+    host = make_host(tmp_path / "host", module, ENCODE)
+    for folder in (shared, *shared.rglob("*")):
+        folder.chmod(0o555 if folder.is_dir() else 0o444)
+    words = [*drop_capabilities(), sys.executable, "-m", "snakemake", "--cores", "1"]
+    done = run([*words, "results/sub-03_ses-01.txt"], cwd=host)
+    for folder in (shared, *shared.rglob("*")):
+        folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    said = (host / "results" / "sub-03_ses-01.txt").read_text()
+    assert [f"{shared}/{key}" for key in keys] == said.split()
+    assert not (shared / ".laion_fmri").exists()
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_stimuli_need_their_licence_by_path_as_well(bucket, objects, tmp_path, is_accepted):
+    """Named by a rule, an image is fetched only where its licence has been accepted."""
+    key = "stimuli/stimuli.tsv"
+    host = make_host(
+        tmp_path / "host", make_module(subject="none", data_dir="data"), take(f"data/{key}")
+    )
+    if is_accepted:
+        (host / "data").mkdir()
+        accept_licenses(include_stimuli=True, data_dir=host / "data")
+        run_host(host)
+        assert {key: objects[key]} == read_tree(host / "data")
+    else:
+        assert "--accept-stimuli" in fail_host(host)
+        assert dict(bucket.gets()) == {}
+
+
+def test_what_stands_in_the_way_is_left_alone(bucket, tmp_path):
+    """A folder where a file belongs is named, and still there afterwards."""
+    key = key_of("03", "01", TRIALS)
+    host = make_host(
+        tmp_path / "host", make_module(subject="none", data_dir="data"), take(f"data/{key}")
+    )
+    (host / "data" / key).mkdir(parents=True)
+    assert "move it away" in fail_host(host)
+    assert (host / "data" / key).is_dir()
+
+
+def test_one_folder_has_one_spelling(bucket, tmp_path):
+    """Snakemake compares paths as text, so two spellings would be fetched twice."""
+    data = tmp_path / "host" / "data"
+    modules = [
+        make_module("one", subject="none", data_dir="data"),
+        make_module("two", subject="none", data_dir=str(data)),
+    ]
+    data.mkdir(parents=True)
+    host = make_host(tmp_path / "host", *modules, take("data/README"))
+    assert "write it the same way in both" in fail_host(host)
+
+
 def test_the_host_is_clean(bucket, tmp_path):
     """``snakemake --lint`` has nothing to say of a pipeline that embeds ours."""
     rule = """
@@ -394,6 +466,43 @@ def test_what_cannot_be_found_is_said_in_a_line(module, find, wildcards, message
     with pytest.raises(SelectionError, match=message) as caught:
         find(wildcards)
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_filter_may_be_any_iterable(module):
+    """An iterator can be read only once, and an input function is called for each job."""
+    module()
+    find = targets(subject="03", ses=(ses for ses in ("01", "02")), suffix="trials")
+    assert find({}) == find({})
+
+
+def test_a_wildcard_that_the_rule_does_not_have(module):
+    """It is named, with those that there are."""
+    module()
+    with pytest.raises(SelectionError, match="needs a wildcard 'who'; the rule has: sub"):
+        targets(subject="{who}")({"sub": "01"})
+
+
+def test_all_subjects_are_looked_up_once(module, bucket):
+    """And not for each job of the pipeline."""
+    module()
+    bucket.clear_requests()
+    find = targets(subject="all", suffix="trials")
+    assert find({}) == find({})
+    assert len([r for r in bucket.listings() if r.query.get("prefix") == f"{GLM}/"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "job"),
+    [
+        ("laion_batch_0123456789", "batch_0123456789"),
+        ("object_0123456789_laion", "object_0123456789"),
+        ("fetch_object_laion", "object"),
+        ("encode", "encode"),
+    ],
+)
+def test_a_rule_may_have_another_name(rule, job):
+    """A pipeline puts something before or behind it, and a process still finds its job."""
+    assert job == find_job(rule)
 
 
 def test_an_unknown_filter_is_refused_at_once():

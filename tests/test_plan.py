@@ -277,6 +277,24 @@ def test_few_objects_of_several_trees_share_a_start():
     }
 
 
+@pytest.mark.parametrize("trees", [["sub-01/", "sub-03/"], ["sub-03/", "stimuli/"]])
+def test_no_batch_lists_the_whole_bucket(trees):
+    """Trees at the root of the bucket, such as those of raw data, are copied one by one."""
+    listed = [f"{tree}anat/x{n}.json" for tree in trees for n in range(3)]
+    jobs = plan_batches([(key, 2_000) for key in listed], listed, 1, trees)
+    assert sorted(f"{tree}anat/" for tree in trees) == sorted(job.prefix for job in jobs)
+
+
+def test_trees_inside_trees():
+    """A key is of the deepest tree that holds it, and its pattern stays there."""
+    trees = ["a/b/", "a/b/c/"]
+    listed = ["a/b/d", "a/b/c/e", "a/b/f"]
+    jobs = plan_batches([("a/b/d", 1), ("a/b/c/e", 1)], listed, 1, trees)
+    assert all(job.prefix.startswith("a/b/") for job in jobs)
+    unlisted = ["a/x", "a/b/c/e", "a/b/d", "a/b/f"]
+    assert {"a/b/d", "a/b/c/e"} == set().union(*(brought_by(job, unlisted) for job in jobs))
+
+
 def test_all_trial_tables_share_a_start():
     """One ending in each of the trees is less than a start for each of them."""
     subjects = ("sub-01", "sub-03", "sub-05")

@@ -12,6 +12,7 @@ import sys
 import time
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import indent
 from typing import NamedTuple
 
 import psutil
@@ -403,3 +404,68 @@ def test_leftovers_of_the_killed_are_swept_and_the_living_left_alone(make_stub, 
         if is_running(call["pid"]):
             os.kill(call["pid"], signal.SIGKILL)
     assert list(partial.iterdir()) == []
+
+
+def test_a_job_that_is_tried_again_fetches_only_what_is_missing(
+    fetch, make_job, make_stub, tmp_path
+):
+    """Snakemake removes the outputs before it tries again; what had arrived is still there."""
+    bring = """
+top = to / pathlib.Path("{name}")
+top.parent.mkdir(parents=True, exist_ok=True)
+top.write_bytes({content!r})
+if attempt == 1:
+    time.sleep(1)
+    os.kill(os.getppid(), 9)
+    sys.exit(1)
+"""
+    first = bring.format(name=A.removeprefix(FOLDER), content=OBJECTS[A])
+    second = bring.format(name=C.removeprefix(FOLDER), content=OBJECTS[C])
+    stub = make_stub(f"if attempt == 1:\n{indent(first, '    ')}\nelse:\n{indent(second, '    ')}")
+    job = make_job([A, C], FOLDER, ["*A_*", "*C_*"]) | {"keeps": True}
+    words = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    killed = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    data = tmp_path / "data"
+    assert {A: OBJECTS[A]} == read_tree(data)
+    (data / A).unlink()  # as Snakemake does
+    transfer.sweep_staging(data)
+    assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == 0
+    assert {key: OBJECTS[key] for key in (A, C)} == read_tree(data)
+    assert [path for path in (data / ".laion_fmri" / "kept").rglob("*") if path.is_file()] == []
+    assert len(make_stub.calls()) == 2
+
+
+def test_a_job_that_is_tried_again_does_not_ask_for_what_was_refused(fetch, make_job, serving):
+    """A denied object is asked for once, and so are its mates, however often the job is tried."""
+    job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"]) | {"keeps": True}
+    first = fetch(job)
+    assert (first.status, first.outcomes[B]) == (1, "denied")
+    words = [sys.executable, transfer.__file__, json.dumps(job), "--", "/no/such/aws"]
+    again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (again.returncode, B in again.stderr) == (1, True)
+    assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
+
+
+def test_no_more_transfers_at_once_than_there_are_slots(make_job, make_stub, tmp_path):
+    """The third of three jobs waits until one of the others has ended."""
+    log = tmp_path / "events"
+    stub = make_stub(
+        f"""
+events = pathlib.Path({str(log)!r})
+events.open("a").write("start\\n")
+time.sleep(1)
+to.parent.mkdir(parents=True, exist_ok=True)
+to.write_bytes(b"x")
+events.open("a").write("end\\n")
+"""
+    )
+    jobs = [make_job([f"a/{n}"], size=1) | {"slots": 2, "name": f"job{n}"} for n in range(3)]
+    running = [
+        subprocess.Popen([sys.executable, transfer.__file__, json.dumps(job), "--", stub])
+        for job in jobs
+    ]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    ends = [line == "end" for line in log.read_text().split()]
+    at_once = [ends[:n].count(False) - ends[:n].count(True) for n in range(len(ends) + 1)]
+    assert (max(at_once), len(ends)) == (2, 6)

@@ -36,9 +36,9 @@ def open_config():
         process = Process(
             workflow,
             is_main=workflow.is_main_process,
-            workers=limits.nodes or limits.cores or 1,
-            # The executor is not known yet, but only others than the local one have nodes.
-            on_cluster=limits.nodes is not None,
+            workers=limits.cores or limits.nodes or 1,
+            # The executor is not known yet, but others than the local one have nodes and no cores.
+            on_cluster=limits.nodes is not None and limits.cores is None,
             find_aws=not workflow.deployment_settings.deployment_method,
             rules=read_allowed_rules(sys.argv),
             place=place,
