@@ -62,6 +62,19 @@ def all_targets(wildcards):
     return TARGETS.paths()
 
 
+def find_all(rules):
+    """Return the input of the rule `all`.
+
+    The outputs of the rules themselves where there are any: Snakemake compares a path with all
+    outputs of many rules before it knows the one that it is of.
+    """
+    if config["table"] or config["subject"] == NO_SUBJECT or not TARGETS.jobs:
+        return all_targets
+    planned = [path for job in TARGETS.jobs for path in getattr(rules, job.name).output]
+    fetched = {path for job in TARGETS.jobs for path in TARGETS.outputs(job)}
+    return [*planned, *(path for path in TARGETS.paths() if path not in fetched)]
+
+
 def needs_object(wildcards):
     """Return the input of a single object, which decides whether it is fetched."""
     return TARGETS.needs(wildcards.key)
