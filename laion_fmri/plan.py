@@ -1,4 +1,4 @@
-"""Which keys travel together in one job, and the few aws patterns that name them. Pure.
+"""Which keys travel together in one job. Pure.
 
 One start of aws costs about 0.6 s of CPU, so small objects share a recursive copy; large ones, for
 which the start is nothing, get a job each and can run side by side.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
-from laion_fmri.transfer import escape_glob, escape_pattern
+from laion_fmri.patterns import name_keys, slice_listing
+from laion_fmri.transfer import escape_glob
 
 MIB = 2**20
-#: Sorts behind every character of a key.
-LAST = chr(0x10FFFF)
 #: Objects from this size on (bytes) get a job each.
 LARGE = 64 * MIB
 #: What an object costs beside its bytes, in bytes that could have been moved in that time: 2.7 ms
@@ -33,8 +32,6 @@ BATCH_OBJECTS = 1_000
 #: CPU seconds of an aws process: its start, each key that it lists, and each key held against a
 #: pattern. Measured with aws-cli 1.46 on Python 3.11; their proportions are what counts.
 START_SECONDS, LIST_SECONDS, MATCH_SECONDS = 0.45, 1e-4, 3.6e-5
-#: Patterns that are few enough not to look for fewer, and names of folders to leave out by name.
-FEW_PATTERNS, FEW_EXCLUSIONS = 12, 6
 #: Keys that a folder above several trees is taken to hold, for each that was listed: it may also
 #: have trees that nobody has selected.
 UNLISTED = 2
@@ -242,9 +239,9 @@ def _make_jobs(group: list[list[Item]], listed: Sequence[str], trees: Sequence[s
     run = list(chain.from_iterable(group))
     keys = [key for key, _ in run]
     prefix = _common_folder(keys)
-    within = _slice(listed, prefix)
+    within = slice_listing(listed, prefix)
     tops = {key: max(prefix, _find_tree(key, trees), key=len) for key in keys}
-    patterns, exclusions = _name_keys(tops, within, prefix)
+    patterns, exclusions = name_keys(tops, within, prefix)
     naming = LIST_SECONDS + MATCH_SECONDS * (len(patterns) + len(exclusions))
     naming *= len(within)
     if len(group) > 1 and naming * UNLISTED > START_SECONDS * (len(group) - 1):
@@ -253,40 +250,6 @@ def _make_jobs(group: list[list[Item]], listed: Sequence[str], trees: Sequence[s
         return [make_single(key, size) for key, size in run]
     name = "batch_" + _digest("\n".join(keys))
     return [Job(name, prefix, tuple(patterns), tuple(run), exclusions=tuple(exclusions))]
-
-
-def _name_keys(
-    tops: Mapping[str, str], listed: Sequence[str], prefix: str
-) -> tuple[list[str], list[str]]:
-    """Return the patterns of :func:`cover`, or fewer beside others that leave out whole folders."""
-    patterns = cover(tops, listed, prefix)
-    names = _find_exclusions(tops, listed, prefix) if len(patterns) > 1 else []
-    if names:
-        rest = [
-            key for key in listed if not any(f"{name}/" in key[len(prefix) :] for name in names)
-        ]
-        fewer = cover(tops, rest, prefix)
-        if len(fewer) + len(names) < len(patterns):
-            return fewer, [f"*{escape_glob(name)}/*" for name in names]
-    return patterns, []
-
-
-def _find_exclusions(tops: Mapping[str, str], listed: Sequence[str], prefix: str) -> list[str]:
-    """Return the names of the folders, if few, that hold much else and nothing of `tops`."""
-    start = len(prefix)
-    wanted = {name for key in tops for name in key[start:].split("/")[:-1]}
-    names = {
-        next((name for name in key[start:].split("/")[:-1] if name not in wanted), "")
-        for key in listed
-    }
-    # The pattern of one name would also match a longer one that ends in it.
-    names = {name for name in names - {""} if not any(other.endswith(name) for other in wanted)}
-    return sorted(names) if len(names) <= FEW_EXCLUSIONS else []
-
-
-def _slice(listed: Sequence[str], prefix: str) -> Sequence[str]:
-    """Return the part of sorted `listed` that begins with `prefix`."""
-    return listed[bisect_left(listed, prefix) : bisect_left(listed, prefix + LAST)]
 
 
 def _digest(text: str) -> str:
@@ -300,65 +263,3 @@ def _common_folder(keys: list[str]) -> str:
     folders = "".join(shared).split("/")[:-1]
     plain = takewhile(lambda folder: escape_glob(folder) == folder, folders)
     return "".join(f"{folder}/" for folder in plain)
-
-
-def cover(tops: Mapping[str, str], listed: Sequence[str], prefix: str) -> list[str]:
-    """Find few aws patterns that match, of the keys `listed` below `prefix`, exactly some.
-
-    These are the keys of `tops`, each with the folder that its pattern may not leave. A pattern is
-    a beginning, an end, or an end within a folder, each as short as it can be without matching a
-    key that is not wanted; a key that none of them can name is named in full.
-    """
-    others = sorted(key for key in listed if key not in tops)
-    candidates: dict[str, list[str]] = {}
-    for key, top in tops.items():
-        candidates.setdefault(_shortest_beginning(key, others, prefix, top), []).append(key)
-    if len(candidates) > FEW_PATTERNS:
-        _add_endings(candidates, tops, others, prefix)
-    missing, patterns = set(tops), []
-    for pattern in sorted(candidates, key=lambda p: (-len(candidates[p]), len(p), p)):
-        if not missing.isdisjoint(candidates[pattern]):
-            patterns.append(pattern)
-            missing.difference_update(candidates[pattern])
-    return patterns
-
-
-def _shortest_beginning(key: str, others: Sequence[str], prefix: str, top: str) -> str:
-    length = max(_longest_shared(key, others) + 1, len(top)) if others else len(top)
-    if length > len(key):  # another key goes on where this one ends
-        return escape_pattern(key[len(prefix) :])
-    return escape_pattern(key[len(prefix) : length]) + "*"
-
-
-def _add_endings(
-    candidates: dict[str, list[str]], tops: Mapping[str, str], others: Sequence[str], prefix: str
-) -> None:
-    """Add the endings of each folder below the top of each key, if not too much else is in it."""
-    indexes: dict[str, list[str]] = {}
-    for key, top in tops.items():
-        for folder in _folders(key, top):
-            if folder not in indexes:
-                inside = _slice(others, folder)
-                few = len(inside) <= 10 * len(tops) + 1000
-                indexes[folder] = sorted(other[::-1] for other in inside) if few else [key[::-1]]
-            length = _longest_shared(key[::-1], indexes[folder]) + 1
-            if length <= len(key) - len(folder):
-                end = escape_glob(key[len(key) - length :]) if indexes[folder] else ""
-                start = escape_pattern(folder[len(prefix) :]) if len(folder) > len(prefix) else ""
-                candidates.setdefault(f"{start}*{end}", []).append(key)
-
-
-def _folders(key: str, top: str) -> list[str]:
-    """Return `top` and the folders below it on the way to `key`, each with its ``/``."""
-    ends = [i + 1 for i in range(len(top), len(key)) if key[i] == "/"]
-    return [top, *(key[:end] for end in ends)]
-
-
-def _longest_shared(name: str, index: Sequence[str]) -> int:
-    """Return the length of the longest beginning that `name` shares with any of sorted `index`."""
-    place = bisect_left(index, name)
-    return max((_shared(name, near) for near in index[max(place - 1, 0) : place + 1]), default=0)
-
-
-def _shared(a: str, b: str) -> int:
-    return sum(1 for _ in takewhile(lambda ab: ab[0] == ab[1], zip(a, b, strict=False)))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from laion_fmri.bucket import Bucket
 from laion_fmri.filters import Selection
 from laion_fmri.keys import find_keys
+from laion_fmri.patterns import cover
 from laion_fmri.plan import (
     CONNECTIONS,
     LARGE,
@@ -22,12 +23,11 @@ from laion_fmri.plan import (
     MIB,
     OBJECT_COST,
     START_SECONDS,
-    cover,
-    escape_pattern,
     plan_batches,
     plan_for_cluster,
     plan_jobs,
 )
+from laion_fmri.transfer import escape_pattern
 
 #: On a busy machine an example may take its time.
 UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
