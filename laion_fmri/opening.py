@@ -147,9 +147,9 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
     )
     targets.rule_dir = rule_dir
     targets.limits["keeps"] = True
-    # Besides the planned jobs, as many single ones may run as there are workers.
+    # Of single objects that a pipeline names, any number may be under way.
     at_once = targets.limits["slots"] or process.workers
-    targets.limits["max_bandwidth"] = share_bandwidth(config, at_once)
+    targets.limits["single_bandwidth"] = share_bandwidth(config, at_once)
     if targets.jobs and process.find_aws:
         find_aws_command()
     shutil.rmtree(spare_dir, ignore_errors=True)

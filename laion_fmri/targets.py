@@ -175,7 +175,8 @@ class Targets:
 
     def describe_single(self, key: str) -> str:
         """Return, as JSON, what the transfer of the single object `key` has to know."""
-        return json.dumps(self._describe(make_single(key, self.find_size(key) or 0)))
+        job = self._describe(make_single(key, self.find_size(key) or 0))
+        return json.dumps(job | {"max_bandwidth": self.limits.get("single_bandwidth")})
 
     def job_file(self, job: Job) -> str:
         """Return the file with what the transfer of a planned job has to know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -480,6 +481,13 @@ def test_a_wildcard_that_the_rule_does_not_have(module):
     module()
     with pytest.raises(SelectionError, match="needs a wildcard 'who'; the rule has: sub"):
         targets(subject="{who}")({"sub": "01"})
+
+
+def test_the_line_is_shared_by_what_a_pipeline_names(module):
+    """With two workers, each of the objects that rules name gets half of the limit."""
+    opened = module(max_bandwidth=8)
+    described = json.loads(opened.describe_single("README"))
+    assert described["max_bandwidth"] == 4_000_000
 
 
 def test_all_subjects_are_looked_up_once(module, bucket):
