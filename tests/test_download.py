@@ -81,7 +81,7 @@ def test_signature_is_the_contract():
     names = ["subject", *ENTITIES[1:], "include_stimuli", "n_jobs"]
     parameters = inspect.signature(download).parameters
     empty = inspect.Parameter.empty
-    added = ["data_dir", "dry_run", "max_bandwidth"]
+    added = ["data_dir", "dry_run", "max_bandwidth", "profile"]
     assert [*names, *added] == list(parameters)
     assert [empty, *[None] * 7, False, 1] == [parameters[name].default for name in names]
     kinds = {parameters[name].kind for name in added}
