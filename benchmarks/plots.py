@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -77,7 +78,7 @@ def _draw_panel(panel: Axes, case: Record, what: str, tools: list[str]) -> None:
         walls = [cost["wall"] for cost in record[what]]
         if not walls:
             continue
-        colour = OURS if name in OUR_TOOLS else OTHERS
+        colour = OURS if name in OUR_TOOLS or name.startswith("command") else OTHERS
         panel.plot([min(walls), max(walls)], [place, place], color=colour, linewidth=2, alpha=0.5)
         panel.plot(median(walls), place, "o", color=colour, markersize=5)
         panel.annotate(
@@ -110,7 +111,11 @@ def plot_scale(results: Record, file: Path) -> None:
             if part.endswith("-first"):
                 continue
             points = [
-                (int(total), median(parts[part]["wall"]), max(parts[part]["peak"]) / 2**20)
+                (
+                    int(total),
+                    median(parts[part]["wall"]),
+                    max(parts[part].get("peak") or [nan]) / 2**20,
+                )
                 for total, parts in results["scale"].items()
                 if parts.get(part, {}).get("wall")
             ]
