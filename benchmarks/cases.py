@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from benchmarks.bucket import DERIVATIVES, LARGE, MAIN, ROOT_FILES, Sizes
@@ -82,6 +82,13 @@ def make_cases(sizes: Sizes) -> tuple[Case, ...]:
     subject = sizes.subjects[1]
     summaries = f"{DERIVATIVES}/{subject}/{subject}_task-images_space-T1w"
     everyone = list(sizes.subjects)
+    whole = Case(
+        "subject",
+        "one subject",
+        MAIN,
+        {"subject": [subject]},
+        (f"{DERIVATIVES}/{subject}/*", f"derivatives/atlases/{subject}/*"),
+    )
     return (
         Case(
             "session",
@@ -94,19 +101,11 @@ def make_cases(sizes: Sizes) -> tuple[Case, ...]:
                 f"{summaries}_desc-meanR2gt15mask_mask.nii.gz",
             ),
         ),
-        Case(
-            "subject",
-            "one subject",
-            MAIN,
-            {"subject": [subject]},
-            (f"{DERIVATIVES}/{subject}/*", f"derivatives/atlases/{subject}/*"),
-        ),
-        Case(
-            "jobs",
-            "one subject, by the number of jobs",
-            MAIN,
-            {"subject": [subject]},
-            (f"{DERIVATIVES}/{subject}/*", f"derivatives/atlases/{subject}/*"),
+        whole,
+        replace(
+            whole,
+            name="jobs",
+            title="one subject, by the number of jobs",
             tools=("command-1", "command-2", "command", "command-8"),
         ),
         Case(

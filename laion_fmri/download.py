@@ -123,7 +123,7 @@ class Run:
         self.dry_run = dry_run
         self.profile = None if profile is None else find_profile(profile)
         self.n_jobs = self.profile.jobs if self.profile and n_jobs == 1 else n_jobs
-        read_max_bandwidth(config)
+        read_max_bandwidth(config)  # complains before anything is listed
         selection = Selection.from_config(config)
         self.data_dir = get_data_dir(config.get("data_dir"))
         check_data_dir(self.data_dir)
@@ -136,8 +136,9 @@ class Run:
         # The first run in a directory will fetch something: let Snakemake load meanwhile.
         is_first = not state_dir(self.data_dir).exists()
         starts = is_first and not dry_run and is_writable(self.data_dir)
+        if not dry_run:
+            restore_kept(self.data_dir)
         self._snakemake = Snakemake() if starts else None
-        restore_kept(self.data_dir)
         try:
             self.table = find_keys(selection, self.bucket, self.data_dir)
         except BaseException:
@@ -189,7 +190,7 @@ class Run:
             rows = self.table.rows
             done = [("present" if row.status == "complete" else None) for row in rows]
             return Report(rows, done, [""] * len(rows))
-        said = {key: Outcome("failed", why) for key, why in self.table.obstacles().items()}
+        said = {key: Outcome("failed", why) for key, why in self.table.obstacles.items()}
         report = Report([], [], [])
         wanted = [row for row in self.table.incomplete() if row.key not in said]
         if wanted:

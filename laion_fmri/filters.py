@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,22 @@ class Selection:
             if value not in values and (strict or value is not None):
                 return False
         return True
+
+    def find_unmatched(self, parsed: Sequence[Parsed]) -> Iterator[tuple[str, str, set[str]]]:
+        """Yield each filter and value that none of `parsed` carries, and the values that there are.
+
+        Held-out sessions are not among these.
+        """
+        for name, values in self.filters.items():
+            existing: set[Any] = {getattr(p, name) for p in parsed}
+            if name == "ses":
+                if None in existing:
+                    existing.add(AVERAGES)
+                existing -= set(self.held_out_sessions)
+            existing.discard(None)
+            for value in values:
+                if value not in existing:
+                    yield name, value, existing
 
 
 def explain_unmatched(name: str, value: str, where: str, existing: Iterable[str]) -> str:

@@ -9,16 +9,17 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from laion_fmri import dataset
 from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.bucket import Bucket, ListedObject, pause_collector
 from laion_fmri.config import StrPath, get_data_dir
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
-from laion_fmri.filters import AVERAGES, Selection, explain_unmatched
+from laion_fmri.filters import Selection, explain_unmatched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +74,9 @@ class Table:
         """Return the rows whose file is missing or partial."""
         return [row for row in self.rows if row.status != "complete"]
 
+    @cached_property
     def obstacles(self) -> dict[str, str]:
-        """Return what keeps a key from being fetched, by key; nothing of it is ours to remove."""
+        """What keeps a key from being fetched, by key; nothing of it is ours to remove."""
         found = {row.key: find_obstacle(row.path) for row in self.incomplete()}
         return {key: obstacle for key, obstacle in found.items() if obstacle}
 
@@ -302,16 +304,9 @@ def _explain_filters(
 ) -> list[str]:
     """Return a warning for each filter value that no key carries."""
     where = list_some([f"sub-{subject}" for subject in subjects])
-    complaints = []
-    for name, values in selection.filters.items():
-        existing: set[Any] = {getattr(p, name) for p in parsed}
-        if name == "ses":
-            if None in existing:
-                existing.add(AVERAGES)
-            existing -= set(selection.held_out_sessions)
-        existing.discard(None)
-        for value in values:
-            if value in existing or (name == "ses" and value in selection.held_out_sessions):
-                continue
-            complaints.append(explain_unmatched(name, value, where, existing))
-    return complaints
+    return [
+        explain_unmatched(name, value, where, existing)
+        for name, value, existing in selection.find_unmatched(parsed)
+        # What is held out is told elsewhere.
+        if not (name == "ses" and value in selection.held_out_sessions)
+    ]

@@ -194,7 +194,7 @@ def _find(config: Mapping[str, Any], bucket: Bucket, data_dir: str) -> Table:
     selection = Selection.from_config(config)
     check_licenses(selection.include_stimuli, data_dir)
     table = find_keys(selection, bucket, data_dir)
-    table.warnings += [f"{key}: {why}" for key, why in table.obstacles().items()]
+    table.warnings += [f"{key}: {why}" for key, why in table.obstacles.items()]
     return table
 
 
@@ -218,7 +218,7 @@ def make_targets(
     skip
         Keys that the jobs of another module of the same pipeline bring.
     """
-    blocked = table.obstacles()
+    blocked = table.obstacles
     without = {*blocked, *skip}
     wanted = [(row.key, row.size) for row in table.incomplete() if row.key not in without]
     slots = None

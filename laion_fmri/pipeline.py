@@ -137,8 +137,7 @@ def _find(
     """Return the module that is meant, and the keys that are named, sorted."""
     opened = _choose_module(data_dir)
     config = {name: opened.config.get(name) for name in ("subject", "ses")}
-    config |= {WILDCARDS[name]: value for name, value in wildcards.items() if name in WILDCARDS}
-    config |= {name: _fill(value, wildcards) for name, value in filters.items()}
+    config |= _fill_in(filters, wildcards)
     if config["subject"] in (None, NO_SUBJECT):
         raise SelectionError(
             "no subject is named: neither by a filter nor by a wildcard 'sub' nor by the"
@@ -170,6 +169,12 @@ def _choose_module(data_dir: str | None) -> Targets:
     )
 
 
+def _fill_in(filters: Mapping[str, Values], wildcards: Wildcards) -> dict[str, Any]:
+    """Return `filters` with their wildcards filled in, and those that wildcards stand for."""
+    found = {WILDCARDS[name]: value for name, value in wildcards.items() if name in WILDCARDS}
+    return found | {name: _fill(value, wildcards) for name, value in filters.items()}
+
+
 def _fill(value: Values, wildcards: Wildcards) -> Any:
     if value is None:
         return None
@@ -186,9 +191,8 @@ def _fill(value: Values, wildcards: Wildcards) -> Any:
 
 
 def _tell(filters: Mapping[str, Values], wildcards: Wildcards) -> str:
-    told = {WILDCARDS[name]: value for name, value in wildcards.items() if name in WILDCARDS}
-    told |= {name: _fill(value, wildcards) for name, value in filters.items()}
-    return ", ".join(f"{name} {value!r}" for name, value in told.items()) or "no filter at all"
+    told = [f"{name} {value!r}" for name, value in _fill_in(filters, wildcards).items()]
+    return ", ".join(told) or "no filter at all"
 
 
 def _explain(selection: Selection, labels: Iterable[str], parsed: list[Parsed]) -> str:
@@ -196,10 +200,7 @@ def _explain(selection: Selection, labels: Iterable[str], parsed: list[Parsed]) 
     where = list_some([f"sub-{label}" for label in labels])
     if not parsed:
         return f"the bucket has nothing of {where}"
-    for name, values in selection.filters.items():
-        there_is = {getattr(p, name) for p in parsed} - {None}
-        for value in values:
-            if value not in there_is and not (name == "ses" and value == "averages"):
-                return explain_unmatched(name, value, where, there_is)
+    for name, value, there_is in selection.find_unmatched(parsed):
+        return explain_unmatched(name, value, where, there_is)
     named = ", ".join(f"{name} {' or '.join(values)}" for name, values in selection.filters.items())
     return f"no object of {where} carries all of this: {named}"

@@ -1,7 +1,7 @@
 """Which keys travel together in one job. Pure.
 
-One start of aws costs about 0.6 s of CPU, so small objects share a recursive copy; large ones, for
-which the start is nothing, get a job each and can run side by side.
+One start of aws costs about half a second of CPU, so small objects share a recursive copy; large
+ones, for which the start is nothing, get a job each and can run side by side.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class Job:
         return sum(size for _, size in self.objects)
 
     @property
+    def work(self) -> int:
+        """The bytes, and what the objects cost beside them, in bytes as well."""
+        return sum(map(_cost, self.objects))
+
+    @property
     def minutes(self) -> int:
         """The time to ask a cluster for: enough at 2 MB/s, and no more than a day."""
         return min(15 + self.bytes // (2_000_000 * 60), 1440)
@@ -86,7 +91,7 @@ class Job:
     @property
     def is_tiny(self) -> bool:
         """Whether it is less work than to submit it to a cluster."""
-        return sum(map(_cost, self.objects)) < BATCH_COST and self.prefix is None
+        return self.work < BATCH_COST and self.prefix is None
 
 
 def plan_jobs(
@@ -112,9 +117,8 @@ def plan_jobs(
     processes = max(1, min(workers, cpus))
     batches = plan_batches(objects, listed, processes, trees)
     each = workers // max(1, min(processes, len(batches)))
-    jobs = [_widen(batch, each, min(CONNECTIONS * workers, MOST_CONNECTIONS)) for batch in batches]
-    jobs += [make_single(*item) for item in objects if not _is_small(item, LARGE)]
-    return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
+    most = min(CONNECTIONS * workers, MOST_CONNECTIONS)
+    return _add_singles([_widen(batch, each, most) for batch in batches], objects, LARGE)
 
 
 def plan_for_cluster(
@@ -127,9 +131,14 @@ def plan_for_cluster(
     """
     objects = list(objects)
     batches = plan_batches(objects, listed, CLUSTER_JOBS, trees, large=math.inf)
-    jobs = [replace(batch, connections=2 * CONNECTIONS) for batch in batches]
-    jobs += [make_single(*item) for item in objects if not _is_small(item, math.inf)]
-    return sorted(jobs, key=lambda job: -sum(map(_cost, job.objects)))
+    batches = [replace(batch, connections=2 * CONNECTIONS) for batch in batches]
+    return _add_singles(batches, objects, math.inf)
+
+
+def _add_singles(batches: list[Job], objects: Iterable[Item], large: float) -> list[Job]:
+    """Add a job for each object that batches pass over, and put the largest work first."""
+    singles = [make_single(*item) for item in objects if not _is_small(item, large)]
+    return sorted([*batches, *singles], key=lambda job: -job.work)
 
 
 def _widen(batch: Job, workers: int, most: int) -> Job:

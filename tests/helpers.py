@@ -30,6 +30,18 @@ REFUSED = re.compile("/ses-3[1-4]/|^stimuli/task-images_stimuli[.]h5$")
 #: The maps that a loader derives the brain mask from.
 PINNED = re.compile("_desc-(R2mean_statmap|meanR2gt15mask_mask)[.]nii[.]gz$")
 
+#: The beginning of a pipeline that embeds the workflow, with its settings in ``config.yaml``; to be
+#: formatted with the path of the workflow's Snakefile.
+HOST = """
+configfile: "config.yaml"
+
+module laion:
+    snakefile: "{workflow}"
+    config: config["laion"]
+
+use rule * from laion as laion_*
+"""
+
 Values = str | Iterable[str] | None
 
 

@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from helpers import run_script
+from helpers import list_all, run_script
 
 from laion_fmri.download import Run, download
 from laion_fmri.errors import BucketError, WorkflowFailedError
@@ -38,6 +38,16 @@ def test_only_the_first_run_loads_ahead(tiny, tiny_objects, tmp_path):
     download("sub-03", data_dir=tmp_path)
     with Run(config, 1):
         assert find_children() == []
+
+
+def test_a_dry_run_leaves_what_was_kept(tiny, tiny_objects, tmp_path):
+    """Nothing is written: not even what an earlier job has left is put back."""
+    kept = tmp_path / ".laion_fmri" / "kept" / next(iter(tiny_objects))
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"kept")
+    before = list_all(tmp_path)
+    download("sub-03", data_dir=tmp_path, dry_run=True)
+    assert before == list_all(tmp_path)
 
 
 def test_it_ends_with_its_parent():

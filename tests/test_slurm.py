@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from helpers import (
+    HOST,
     REPO,
     ROOT_FILES,
     complaints,
@@ -147,21 +148,16 @@ def test_python_gets_the_report(slurm, profile, tiny, tiny_objects, tmp_path):
     assert {"COMPLETED"} == {job.state for job in slurm.jobs(after=last)}
 
 
-HOST = """
-configfile: "config.yaml"
-
-module laion:
-    snakefile: "{workflow}"
-    config: config["laion"]
-
-use rule * from laion as laion_*
-
+ANALYSIS = (
+    HOST
+    + """
 rule analyse:
     default_target: True
     input: config["inputs"]
     output: "results/count.txt"
     shell: "ls {{input:q}} | wc -l | tr -d ' ' > {{output}}; echo $SLURM_JOB_ID >> {{output}}"
 """
+)
 
 
 def test_pipeline_on_the_cluster_fetches_on_the_submit_host(slurm, bucket, objects, tmp_path):
@@ -169,7 +165,7 @@ def test_pipeline_on_the_cluster_fetches_on_the_submit_host(slurm, bucket, objec
     data_dir, host, log = tmp_path / "data", tmp_path / "host", tmp_path / "log"
     data_dir.mkdir()
     host.mkdir()
-    (host / "Snakefile").write_text(HOST.format(workflow=REPO / "workflow" / "Snakefile"))
+    (host / "Snakefile").write_text(ANALYSIS.format(workflow=REPO / "workflow" / "Snakefile"))
     expected = expected_tree(objects, "sub-03", ses="ses-01")
     laion = {"subject": "sub-03", "ses": "ses-01", "data_dir": str(data_dir), "fetch_workers": 2}
     inputs = [f"{data_dir}/{key}" for key in sorted(expected)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import (
+    HOST,
     REPO,
     ROOT_FILES,
     copy_clone,
@@ -221,21 +222,16 @@ def test_relative_path_of_the_aws_cli(tiny, tiny_objects, tmp_path, monkeypatch)
     assert tiny_objects == read_tree(tmp_path / "data")
 
 
-HOST = """
-configfile: "config.yaml"
-
-module laion:
-    snakefile: "{workflow}"
-    config: config["laion"]
-
-use rule * from laion as laion_*
-
+ANALYSIS = (
+    HOST
+    + """
 rule analyse:
     default_target: True
     input: config["laion"]["data_dir"] + "/derivatives/atlases/sub-03/rois/V1.nii.gz"
     output: "results/size.txt"
     shell: "wc -c < {{input:q}} | tr -d ' ' > {{output}}"
 """
+)
 
 
 def test_embedded_in_a_pipeline_of_somebody_else(tiny, tiny_objects, tmp_path):
@@ -244,7 +240,7 @@ def test_embedded_in_a_pipeline_of_somebody_else(tiny, tiny_objects, tmp_path):
     data_dir, host = tmp_path / "data", tmp_path / "host"
     for folder in (data_dir, host):
         folder.mkdir()
-    (host / "Snakefile").write_text(HOST.format(workflow=REPO / "workflow" / "Snakefile"))
+    (host / "Snakefile").write_text(ANALYSIS.format(workflow=REPO / "workflow" / "Snakefile"))
     (host / "config.yaml").write_text(
         yaml.safe_dump({"laion": SUBJECT_03 | {"data_dir": str(data_dir)}, "mine": 1})
     )
