@@ -5,7 +5,7 @@ BIN := .venv/bin
 export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo example test lint format bench clean
+.PHONY: demo example test test-faults lint format bench clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
@@ -17,6 +17,10 @@ example: .venv/example.done .venv-aws/done
 
 test: .venv/test.done .venv-aws/done
 	$(BIN)/python -m pytest
+
+# What takes long: runs that are killed at random moments, and the like.
+test-faults: .venv/test.done .venv-aws/done
+	$(BIN)/python -m pytest -m faults
 
 lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff check .

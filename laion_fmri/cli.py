@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import __version__
@@ -16,7 +17,9 @@ from laion_fmri.errors import (
     DataDirNotSetError,
     LaionFmriError,
     LicenseNotAcceptedError,
+    NoSpaceError,
     WorkflowFailedError,
+    list_some,
 )
 from laion_fmri.filters import FILTERS
 from laion_fmri.progress import format_size
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Exit status of the command.
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+#: Files that are named one by one when they have failed for the same reason.
+MANY = 10
 
 _FILTER_HELP = {
     "ses": 'sessions, such as ses-01; "averages" selects the files without a session',
@@ -52,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         try:
             status: int = arguments.run(arguments)
-        except KeyboardInterrupt:
-            _say("interrupted; run the same command again to go on where it stopped")
+        except KeyboardInterrupt as stop:
+            notes = getattr(stop, "__notes__", ["run the same again to go on where it stopped"])
+            _say(f"interrupted; {'; '.join(notes)}")
             status = INTERRUPTED
-        except (BucketError, WorkflowFailedError) as error:
+        except (BucketError, NoSpaceError, WorkflowFailedError) as error:
             _say(f"error: {error}")
             status = FAILED
         except (LaionFmriError, TypeError) as error:
@@ -101,8 +107,12 @@ def make_parser() -> argparse.ArgumentParser:
         "token (01, ses-01) are the same. Sizes are in decimal units: 1 MB is 1,000,000 bytes. "
         "Exit status: 0 done, 1 some files failed, 2 bad usage or nothing matched, 130 interrupted."
     )
+    download.set_defaults(refuse=download.error)
     download.add_argument(
-        "--subject", nargs="+", required=True, metavar="SUBJECT", help="sub-03, 03, or all"
+        "--subject",
+        nargs="+",
+        metavar="SUBJECT",
+        help="sub-03, 03, or all; required, but for --manifest, of which it is all by default",
     )
     for name in FILTERS:
         download.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=_FILTER_HELP[name])
@@ -116,15 +126,64 @@ def make_parser() -> argparse.ArgumentParser:
         "--max-bandwidth", type=float, metavar="MB/S", help="take no more of the line, in MB/s"
     )
     download.add_argument(
+        "--stall-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="try again what has brought no byte for so long (default: 60)",
+    )
+    download.add_argument(
+        "--no-space-check",
+        dest="space_check",
+        action="store_false",
+        help="begin even if the disk has no room for all of it",
+    )
+    download.add_argument(
         "--profile",
         metavar="NAME",
         help='send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
     )
     download.add_argument("--data-dir", metavar="DIR", help="where the files go, this time")
     download.add_argument(
+        "--manifest",
+        metavar="FILE",
+        help="fetch what this manifest names, in exactly these versions, and name what has changed",
+    )
+    download.add_argument(
+        "--save-manifest", metavar="FILE", help="keep what is selected as a manifest"
+    )
+    download.add_argument(
+        "--checksums",
+        action="store_true",
+        help="add the SHA-256 of each complete file to the manifest that is kept, after the run",
+    )
+    download.add_argument(
         "--dry-run", action="store_true", help="show what would be fetched; write nothing"
     )
     download.add_argument(
+        "--quiet", action="store_true", help="print nothing but warnings and errors"
+    )
+
+    verify = _add(commands, "verify", _run_verify, "check the content of the files that are here")
+    verify.epilog = (
+        "example: laion-fmri verify --subject sub-03 --repair. Without --subject, whatever is here "
+        "is checked; with it, or with a manifest, what is not here is missing. Exit status: 0 all "
+        "is right, 1 something is corrupt or missing, 2 bad usage, 130 interrupted."
+    )
+    verify.add_argument("--subject", nargs="+", metavar="SUBJECT", help="sub-03, 03, or all")
+    for name in FILTERS:
+        verify.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=_FILTER_HELP[name])
+    verify.add_argument("--include-stimuli", action="store_true", help="also check all of stimuli/")
+    verify.add_argument(
+        "--manifest", metavar="FILE", help="compare with this manifest, without the network"
+    )
+    verify.add_argument(
+        "--repair", action="store_true", help="fetch again what is corrupt or partial"
+    )
+    verify.add_argument(
+        "--n-jobs", metavar="N", help="files to read at once (default: as many as CPUs)"
+    )
+    verify.add_argument("--data-dir", metavar="DIR", help="where the files are, this time")
+    verify.add_argument(
         "--quiet", action="store_true", help="print nothing but warnings and errors"
     )
 
@@ -201,15 +260,21 @@ def _run_info(arguments: argparse.Namespace) -> int:
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.download import Run, read_n_jobs
 
-    names = ("subject", *FILTERS, "include_stimuli", "data_dir", "max_bandwidth")
+    settings = ("include_stimuli", "data_dir", "max_bandwidth", "manifest", "save_manifest")
+    names = ("subject", *FILTERS, *settings, "stall_timeout", "space_check")
     config = {name: getattr(arguments, name) for name in names}
+    if arguments.subject is None:
+        if arguments.manifest is None:
+            arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
+        config["subject"] = "all"
     n_jobs = read_n_jobs(_read_number(arguments.n_jobs))
+    options = {name: getattr(arguments, name) for name in ("dry_run", "profile", "checksums")}
     try:
-        run = Run(config, n_jobs, dry_run=arguments.dry_run, profile=arguments.profile)
+        run = Run(config, n_jobs, **options)
     except LicenseNotAcceptedError:
         if not _ask_for_licence(arguments.data_dir):
             raise
-        run = Run(config, n_jobs, dry_run=arguments.dry_run, profile=arguments.profile)
+        run = Run(config, n_jobs, **options)
     with run:
         return _fetch(run, quiet=arguments.quiet)
 
@@ -224,18 +289,65 @@ def _fetch(run: Run, *, quiet: bool) -> int:
         tell(text)
     tell(_describe_plan(run))
     if run.dry_run:
+        run.finish(run.fetch())
         for row in run.table.incomplete():
-            tell(f"  {row.key} ({row.status}, {format_size(row.size)})")
+            obstacle = run.table.obstacles.get(row.key)
+            tell(f"  {row.key} ({obstacle or f'{row.status}, {format_size(row.size)}'})")
         return DONE
     started = time.monotonic()
     report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
+    if run.checksums:
+        tell(f"taking the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
+    run.finish(report)
     tell(_summarize(report, seconds))
-    for row, reason in report.failures():
-        _say(f"error: {row.key}: {reason}")
-    if report.failures():
-        _say(f"run the same command again to fetch what is missing; the log is {report.log}")
+    _tell_failures(report)
+    if any(row.key not in run.table.obstacles for row, _ in report.failures()):
+        log = f"; the log is {report.log}" if report.log else ""
+        _say(f"run the same command again to fetch what is missing{log}")
     return FAILED if report.failures() else DONE
+
+
+def _tell_failures(report: Report) -> None:
+    """Name each file that is not in place, or many at once if they share their reason."""
+    by_reason: dict[str, list[str]] = {}
+    for row, reason in report.failures():
+        by_reason.setdefault(reason, []).append(row.key)
+    for reason, keys in by_reason.items():
+        if len(keys) > MANY:
+            _say(f"error: {len(keys):,} files: {reason}: {list_some(keys, MANY)}")
+        else:
+            for key in keys:
+                _say(f"error: {key}: {reason}")
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from laion_fmri.progress import show_progress
+    from laion_fmri.verify import BROKEN, FAILURES, Check, read_threads, show_check, spell
+
+    names = ("subject", *FILTERS, "include_stimuli", "data_dir")
+    config = {name: getattr(arguments, name) for name in names}
+    n_jobs = read_threads(arguments.n_jobs and _read_number(arguments.n_jobs))
+    tell: Callable[[str], object] = (lambda text: None) if arguments.quiet else print
+    started = time.monotonic()
+    options = {"manifest": arguments.manifest, "repairs": arguments.repair}
+    with Check(config, n_jobs, **options) as check:
+        with nullcontext() if arguments.quiet else show_check() as progress:
+            found = check.run(progress)
+        if arguments.repair:
+            found = check.repair(found, None if arguments.quiet else show_progress)
+    for finding in found.select(*FAILURES):
+        _say(f"error: {spell(finding.key)}: {finding.outcome}: {finding.reason}")
+    if found.select(*BROKEN) and not arguments.repair:
+        _say("run the same with --repair to fetch again what is corrupt or partial")
+    if found.select("missing"):
+        _say("what is missing can be fetched with 'laion-fmri download'")
+    if unverified := found.explain_unverified():
+        _say(f"warning: {unverified}")
+    if extras := found.explain_extras():
+        tell(extras)
+    tell(found.summarize(time.monotonic() - started))
+    return FAILED if found.select(*FAILURES) else DONE
 
 
 def _run_license(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,19 +28,24 @@ from laion_fmri.config import (
 )
 from laion_fmri.errors import DownloadError
 from laion_fmri.filters import Selection
-from laion_fmri.keys import Row, Table, compare, find_keys
+from laion_fmri.keys import Row, Table, compare
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
-from laion_fmri.opening import make_targets, read_max_bandwidth
+from laion_fmri.opening import make_targets, read_positive
 from laion_fmri.profiles import find_profile
 from laion_fmri.runner import Outcome, Snakemake, run_workflow
+from laion_fmri.staging import Presence, enter, has_others, restore_kept
 from laion_fmri.targets import Targets
-from laion_fmri.transfer import restore_kept
+from laion_fmri.transfer import STOP
+from laion_fmri.versions import compare_checksums, find_table, read_paths
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("laion_fmri")
+
+#: Seconds for another run to put back a file that is the same for both.
+PATIENCE = 30.0
 
 Values = str | Iterable[str] | None
 Watch = Callable[[Targets, list[Row]], AbstractContextManager[Callable[[], None]]]
@@ -105,6 +111,8 @@ class Run:
         Whether :meth:`fetch` is only to report what is here.
     profile : str or path, optional
         A Snakemake profile that sends the jobs to a cluster, see :func:`download`.
+    checksums : bool
+        Whether the manifest that is kept gets the SHA-256 of each file after the run.
 
     Raises
     ------
@@ -119,11 +127,15 @@ class Run:
         *,
         dry_run: bool = False,
         profile: StrPath | None = None,
+        checksums: bool = False,
     ) -> None:
         self.dry_run = dry_run
+        self.checksums = checksums
         self.profile = None if profile is None else find_profile(profile)
         self.n_jobs = self.profile.jobs if self.profile and n_jobs == 1 else n_jobs
-        read_max_bandwidth(config)  # complains before anything is listed
+        for name, unit in (("max_bandwidth", "MB/s"), ("stall_timeout", "seconds")):
+            read_positive(config, name, unit)  # complains before anything is listed
+        config = {**config, **read_paths(config, checksums=checksums)}
         selection = Selection.from_config(config)
         self.data_dir = get_data_dir(config.get("data_dir"))
         check_data_dir(self.data_dir)
@@ -138,9 +150,10 @@ class Run:
         starts = is_first and not dry_run and is_writable(self.data_dir)
         if not dry_run:
             restore_kept(self.data_dir)
+        self._presence: Presence | None = None
         self._snakemake = Snakemake() if starts else None
         try:
-            self.table = find_keys(selection, self.bucket, self.data_dir)
+            self.table, self._sha256 = find_table(config, selection, self.bucket, self.data_dir)
         except BaseException:
             self.close()
             raise
@@ -154,9 +167,13 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """End a Snakemake that is running or waiting."""
+        """End a Snakemake that is running or waiting, and clear up after it."""
         if self._snakemake:
             self._snakemake.close()
+        if self._presence:
+            self._presence.close()
+            self._presence = None
+            restore_kept(self.data_dir)
 
     def plan(self) -> Targets:
         """Return the targets and the jobs that fetch them; check that they can be fetched."""
@@ -167,6 +184,9 @@ class Run:
         run_dir = state_dir(self.data_dir) / "runs" / f"{started}-{os.getpid()}"
         while run_dir.exists():  # two runs of one process in one second
             run_dir = run_dir.with_name(run_dir.name + "x")
+        # What another run has brought meanwhile stays; what it brings from now on, it keeps for us.
+        self._presence = enter(run_dir)
+        self.table.compare_again()
         targets = make_targets(
             self.table,
             self.config,
@@ -176,6 +196,7 @@ class Run:
             workers=self.n_jobs,
             on_cluster=self.profile is not None,
         )
+        targets.limits["presence"] = str(self._presence.path) if self._presence else None
         targets.write()
         targets.write_stamp(self.table.partial_paths())
         return targets
@@ -189,7 +210,7 @@ class Run:
         if self.dry_run or not self.table.incomplete():
             rows = self.table.rows
             done = [("present" if row.status == "complete" else None) for row in rows]
-            return Report(rows, done, [""] * len(rows))
+            return Report(rows, done, [self.table.obstacles.get(row.key, "") for row in rows])
         said = {key: Outcome("failed", why) for key, why in self.table.obstacles.items()}
         report = Report([], [], [])
         wanted = [row for row in self.table.incomplete() if row.key not in said]
@@ -197,14 +218,19 @@ class Run:
             targets = self.plan()
             report.log = Path(targets.run_dir, "snakemake.log")
             watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
-            with watching as on_tick:
-                self._snakemake = self._snakemake or Snakemake()
-                said |= run_workflow(
-                    self._snakemake, self.config, targets, self.n_jobs, self.profile, on_tick
-                )
+            try:
+                with watching as on_tick:
+                    self._snakemake = self._snakemake or Snakemake()
+                    said |= run_workflow(
+                        self._snakemake, self.config, targets, self.n_jobs, self.profile, on_tick
+                    )
+            except KeyboardInterrupt as stop:
+                stop.add_note(self._explain_stop())
+                raise
+            said |= self._explain_full_disk(Path(targets.run_dir), said)
         for row in self.table.rows:
-            now = row._replace(status=compare(row.path, row.size))
-            outcome, reason = said.get(row.key, ("failed", f"not tried; see {report.log}"))
+            outcome, reason = said.get(row.key) or self._explain_untried(row, report.log)
+            now = self._look_again(row, is_expected=outcome == "fetched")
             if now.status == "complete":
                 outcome, reason = ("present" if row.status == "complete" else "fetched"), ""
             elif outcome == "fetched":
@@ -213,6 +239,58 @@ class Run:
             report.outcomes.append(outcome)
             report.reasons.append(reason)
         return report
+
+    def _look_again(self, row: Row, *, is_expected: bool) -> Row:
+        """Compare `row` with the disk again.
+
+        Another run's Snakemake removes a file for a moment, before its transfer puts it back.
+        """
+        deadline = time.monotonic() + PATIENCE
+        own = self._presence.path if self._presence else None
+        while (status := compare(row.path, row.size)) != "complete" and is_expected:
+            if time.monotonic() > deadline or not has_others(self.data_dir, own):
+                break
+            time.sleep(0.1)
+        return row._replace(status=status)
+
+    def _explain_stop(self) -> str:
+        rows = [row._replace(status=compare(row.path, row.size)) for row in self.table.rows]
+        here = [row.size for row in rows if row.status == "complete"]
+        return (
+            f"{len(here):,} of {len(rows):,} files ({sum(here):,} of "
+            f"{sum(row.size for row in rows):,} bytes) are in place; run the same again to go on "
+            "where it stopped"
+        )
+
+    def _explain_full_disk(self, run_dir: Path, said: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Say of all that the disk had no room for how much is needed, if it stopped the run."""
+        if not (run_dir / STOP).exists():
+            return {}
+        missing = [row for row in self.table.rows if compare(row.path, row.size) != "complete"]
+        disk = os.statvfs(self.data_dir)
+        why = (run_dir / STOP).read_text() or "the disk takes no more files"
+        reason = (
+            f"stopped early: {why}; {self.data_dir} needs room for "
+            f"{sum(row.size for row in missing):,} bytes more, and has "
+            f"{disk.f_bavail * disk.f_frsize:,}"
+        )
+        refused = {key for key, outcome in said.items() if outcome.outcome == "denied"}
+        return {row.key: Outcome("failed", reason) for row in missing if row.key not in refused}
+
+    def _explain_untried(self, row: Row, log: Path | None) -> Outcome:
+        """Say why no transfer has recorded an outcome, which takes a disk that can be written."""
+        if not is_writable(self.data_dir):
+            return Outcome("failed", str(not_writable(self.data_dir)))
+        disk = os.statvfs(self.data_dir)
+        free = disk.f_bavail * disk.f_frsize
+        if free < row.size:
+            reason = f"{row.size:,} bytes are needed, and the disk of {self.data_dir} has {free:,}"
+            return Outcome("failed", reason)
+        return Outcome("failed", f"not tried; see {log}")
+
+    def finish(self, report: Report) -> None:
+        """Hold what was fetched against the manifest's checksums, and keep those asked for."""
+        compare_checksums(report, self._sha256, self.config, self.bucket, checksums=self.checksums)
 
 
 def download(
@@ -231,6 +309,11 @@ def download(
     dry_run: bool = False,
     max_bandwidth: float | None = None,
     profile: StrPath | None = None,
+    manifest: StrPath | None = None,
+    save_manifest: StrPath | None = None,
+    checksums: bool = False,
+    space_check: bool = True,
+    stall_timeout: float | None = None,
 ) -> pd.DataFrame:
     """Fetch every selected file that is not already complete on disk.
 
@@ -256,6 +339,20 @@ def download(
     profile : str or path, optional
         A Snakemake profile whose executor takes the jobs: ``"slurm"`` is ours, anything else the
         name or the folder of yours. An `n_jobs` above 1 then takes the place of its ``jobs``.
+    manifest : path, optional
+        Fetch what this manifest names, in exactly these versions: `subject` ``"all"`` and no
+        filters is all of it, stimuli included. What the bucket has changed since, or no longer
+        has, is not fetched and has failed.
+    save_manifest : path, optional
+        Keep what is selected as a manifest: key, size, ETag and time of change of each object. It
+        is written before anything is fetched, and in a dry run, too.
+    checksums : bool
+        After the run, add the SHA-256 of each complete file to the manifest that is kept.
+    space_check : bool
+        Whether to refuse to begin what the disk has no room for.
+    stall_timeout : float, optional
+        Seconds without a byte after which a transfer is given up and tried again, twice; 60 by
+        default.
 
     Returns
     -------
@@ -272,28 +369,36 @@ def download(
     SubjectNotFoundError, SelectionError, TypeError
         If the selection is malformed or selects nothing.
     ConfigError
-        If `max_bandwidth` is no number above 0, or there is no such profile.
+        If `max_bandwidth` or `stall_timeout` is no number above 0, there is no such profile, a
+        manifest is no path, or `checksums` have no manifest to be written to.
+    ManifestError
+        If `manifest` cannot be read or is none, or `save_manifest` cannot be written.
     DataDirNotSetError, DataDirError
         If no data directory is chosen, or it cannot be used.
     LicenseNotAcceptedError
         If stimuli are asked for and their licence has not been accepted.
     BucketError
         If the bucket cannot be listed.
+    NoSpaceError
+        If the disk has no room for what is to be fetched.
     AwsNotFoundError
         If something is to be fetched and there is no AWS CLI.
 
     Warns
     -----
     SelectionWarning
-        If a filter value matches nothing, or names a held-out session.
+        If a filter value matches nothing, or names a held-out session; if a file that is complete
+        has changed in the bucket since `manifest` was written, or this was for another bucket.
     UserWarning
         If `n_jobs` is replaced.
     """
     given = locals()
-    settings = {name: given[name] for name in given if name not in ("n_jobs", "dry_run", "profile")}
-    with Run(settings, read_n_jobs(n_jobs), dry_run=dry_run, profile=profile) as run:
+    options = {name: given.pop(name) for name in ("dry_run", "profile", "checksums")}
+    del given["n_jobs"]
+    with Run(given, read_n_jobs(n_jobs), **options) as run:
         run.table.announce()
         report = run.fetch()
+        run.finish(report)
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
     return report.to_frame()

@@ -37,6 +37,14 @@ class ConfigError(LaionFmriError, ValueError):
     """A workflow configuration that the schema refuses."""
 
 
+class ManifestError(LaionFmriError, ValueError):
+    """A manifest that is not there, cannot be written, or is none; the message names the line."""
+
+
+class NoSpaceError(LaionFmriError, OSError):
+    """The disk has no room for what is to be fetched; both numbers are in the message."""
+
+
 class BucketError(LaionFmriError, OSError):
     """The bucket cannot be reached or refuses to be listed."""
 

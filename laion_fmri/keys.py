@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from stat import S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from laion_fmri import dataset
@@ -20,6 +20,9 @@ from laion_fmri.bucket import Bucket, ListedObject, pause_collector
 from laion_fmri.config import StrPath, get_data_dir
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
 from laion_fmri.filters import Selection, explain_unmatched
+from laion_fmri.paths import Ground, find_conflicts, find_flaw
+from laion_fmri.paths import find_obstacle as find_obstacle
+from laion_fmri.paths import is_safe_key as is_safe_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +66,8 @@ class Table:
     warnings: list[str] = field(default_factory=list)
     #: What is worth saying once, such as what is held out of every selection.
     notes: list[str] = field(default_factory=list)
+    #: The selected keys that cannot be files on every disk, and why not.
+    refused: dict[str, str] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a DataFrame with the columns of :func:`key_table`."""
@@ -77,13 +82,23 @@ class Table:
     @cached_property
     def obstacles(self) -> dict[str, str]:
         """What keeps a key from being fetched, by key; nothing of it is ours to remove."""
-        found = {row.key: find_obstacle(row.path) for row in self.incomplete()}
+        rows = self.incomplete()
+        ground = Ground(rows[0].path.removesuffix(rows[0].key)) if rows else Ground()
+        found = {row.key: ground.find_obstacle(row.path) for row in rows}
         return {key: obstacle for key, obstacle in found.items() if obstacle}
 
+    def compare_again(self) -> None:
+        """Look anew at the files that were not complete: another run may have brought some."""
+        self.rows = [
+            row if row.status == "complete" else row._replace(status=compare(row.path, row.size))
+            for row in self.rows
+        ]
+
     def partial_paths(self) -> list[str]:
-        """Return the paths of the files whose size is wrong."""
+        """Return the paths of the files whose size is wrong, and that can be replaced."""
+        rows = [row for row in self.rows if row.status == "partial"]
         return [
-            row.path for row in self.rows if row.status == "partial" and Path(row.path).is_file()
+            row.path for row in rows if row.key not in self.obstacles and Path(row.path).is_file()
         ]
 
     def announce(self) -> None:
@@ -157,7 +172,11 @@ def key_table(
 @pause_collector()
 def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
     """List what `selection` walks, once, and return its table; see :func:`key_table`."""
-    listed = _list_trees(selection, bucket)
+    return choose_rows(_list_trees(selection, bucket), selection, data_dir)
+
+
+def choose_rows(listed: Listed, selection: Selection, data_dir: StrPath) -> Table:
+    """Return the table of what `selection` keeps of a listing; see :func:`key_table`."""
     parsed = [(item, parse_key(item.key)) for item in listed.brain]
     matched = [(item, p) for item, p in parsed if selection.matches(p)]
     others = [(item, parse_key(item.key)) for item in listed.others]
@@ -168,30 +187,28 @@ def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
         [item.key for item in (*listed.brain, *listed.others)],
     )
     complaints += _explain_filters(selection, [p for _, p in parsed], listed.subjects)
-    if len(matched) == len(held_out):
+    if listed.brain and len(matched) == len(held_out):
         complaints = complaints or ["each filter matches something, but no key matches them all"]
         raise SelectionError("; ".join(["the selection matches nothing", *complaints]))
     chosen = {item.key: (item, p) for item, p in matched}
     chosen |= {item.key: (item, p) for item, p in parsed if selection.is_pinned(p)}
     chosen |= {item.key: (item, p) for item, p in others}
     root = os.fspath(data_dir)
-    rows, refused = [], []
+    walked = {item.key: item.size for item in (*listed.brain, *listed.others)}
+    conflicts = find_conflicts(walked)
+    rows, refused = [], {}
     for key in sorted(chosen):
         item, p = chosen[key]
         if selection.is_held_out(key, p):
             continue
-        if not is_safe_key(key):
-            refused.append(key)
+        if flaw := find_flaw(key) or conflicts.get(key):
+            refused[key] = flaw
             continue
         path = os.path.join(root, key)  # noqa: PTH118 - a Path per row is a third of the time
         rows.append(Row(*item, *p, path, compare(path, item.size)))
     if refused:
-        complaints.append(
-            f"{len(refused)} keys cannot be files and are left out: "
-            + list_some([repr(key) for key in refused])
-        )
-    walked = {item.key: item.size for item in (*listed.brain, *listed.others)}
-    return Table(rows, walked, listed.trees, complaints, notes)
+        complaints.append(_explain_refused(refused))
+    return Table(rows, walked, listed.trees, complaints, notes, refused)
 
 
 def compare(path: str, size: int) -> Status:
@@ -203,46 +220,16 @@ def compare(path: str, size: int) -> Status:
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
 
 
-def find_obstacle(path: str) -> str | None:
-    """Say what stands at `path` that is no file and has to be moved away by hand, if anything."""
-    try:
-        found = os.lstat(path)
-    except NotADirectoryError:
-        file = next(parent for parent in Path(path).parents if parent.is_file())
-        return f"there is a file at {file}, where a folder belongs; move it away"
-    except OSError:
-        return None
-    if S_ISDIR(found.st_mode):
-        return f"there is a folder at {path}; move it away"
-    if S_ISLNK(found.st_mode) and not Path(path).exists():
-        return f"there is a link to nowhere at {path}; mend or remove it"
-    if S_ISREG(found.st_mode) or S_ISLNK(found.st_mode):
-        return None
-    return f"there is something at {path} that is no file; move it away"
+class Listed(NamedTuple):
+    """What there is to choose from: subjects, the prefixes walked, brain data, and the rest."""
 
-
-def is_safe_key(key: str) -> bool:
-    """Whether `key` names a file inside the data directory, outside our own state, on any disk.
-
-    A brace is refused as well: Snakemake reads a wildcard in it and has no way to escape one.
-    """
-    parts = key.split("/")
-    return (
-        all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
-        and parts[0] != ".laion_fmri"
-        and key.isprintable()
-        and not set("{}") & set(key)
-    )
-
-
-class _Listed(NamedTuple):
     subjects: list[str]
     trees: list[str]
     brain: list[ListedObject]
     others: list[ListedObject]
 
 
-def _list_trees(selection: Selection, bucket: Bucket) -> _Listed:
+def _list_trees(selection: Selection, bucket: Bucket) -> Listed:
     subjects = selection.subjects
     if subjects is None:
         subjects = tuple(list_subjects(bucket))
@@ -264,7 +251,7 @@ def _list_trees(selection: Selection, bucket: Bucket) -> _Listed:
     others = [item for item in root if item.key in dataset.ROOT_FILES]
     others += [item for listing in stimuli for item in listing]
     trees = walked + [dataset.STIMULI_PREFIX] * selection.include_stimuli
-    return _Listed(list(subjects), trees, [item for p in walked for item in found[p]], others)
+    return Listed(list(subjects), trees, [item for p in walked for item in found[p]], others)
 
 
 def list_subjects(bucket: Bucket) -> list[str]:
@@ -297,6 +284,13 @@ def _explain_held_out(
     be = "is" if len(named) == 1 else "are"
     names = ", ".join(f"ses-{ses}" for ses in named)
     return notes, [f"{names} {be} held out: listed, but not given out; {ask}"]
+
+
+def _explain_refused(refused: Mapping[str, str]) -> str:
+    """Name the keys that are left out, as Python spells them: they may hold anything."""
+    named = list_some([f"{key!r} {flaw}" for key, flaw in refused.items()], 50)
+    what = "1 key cannot be a file" if len(refused) == 1 else f"{len(refused)} keys cannot be files"
+    return f"{what} on every disk, and not fetched: {named}"
 
 
 def _explain_filters(

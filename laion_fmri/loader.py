@@ -1,7 +1,8 @@
 """Snakemake's own process: load it, wait for its command line on standard input, and run it.
 
 Started by path from :mod:`laion_fmri.runner`, so that loading Snakemake, which takes most of a
-second, can go on while the bucket is listed.
+second, can go on while the bucket is listed. When standard input ends, whoever has started this is
+gone, and this ends with all that it has started.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 
 #: What a run imports sooner or later, as seen with ``python -X importtime``.
@@ -27,10 +30,12 @@ MODULES = (
     "jsonschema",
     "laion_fmri.targets",
 )
+#: Seconds that Snakemake gets to stop its jobs when it is not wanted any more.
+GRACE = 8.0
 
 
 def main() -> None:
-    """Run Snakemake with the arguments, and into the log file, that standard input names as JSON.
+    """Run Snakemake with the arguments, and into the log file, that a line of input names as JSON.
 
     Without a word there, whoever has started this has nothing to do: end quietly.
     """
@@ -42,10 +47,11 @@ def main() -> None:
             importlib.import_module(name)
     gc.freeze()
     gc.enable()
-    text = sys.stdin.read()
+    text = sys.stdin.readline()
     if not text:
         return
     order = json.loads(text)
+    threading.Thread(target=_end_with_starter, args=(os.dup(0),), daemon=True).start()
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
@@ -65,6 +71,15 @@ def main() -> None:
     sys.stderr.flush()
     # A timer of Snakemake's would hold up an orderly exit for up to a second.
     os._exit(status)
+
+
+def _end_with_starter(pipe: int) -> None:
+    """Wait until the other end of `pipe` is closed; then end the whole group, gently at first."""
+    while os.read(pipe, 1):
+        pass
+    os.killpg(0, signal.SIGINT)
+    time.sleep(GRACE)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -11,25 +11,29 @@ import shutil
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from laion_fmri import transfer
+from laion_fmri import staging
 from laion_fmri.aws import find_aws_command
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import (
     check_data_dir,
+    check_room,
     clean_config,
     find_data_dir,
+    is_writable,
     make_data_dir,
     not_writable,
     state_dir,
 )
 from laion_fmri.errors import ConfigError, DataDirError
 from laion_fmri.filters import NO_SUBJECT, Selection
-from laion_fmri.keys import Table, find_keys
+from laion_fmri.keys import Table, compare
 from laion_fmri.licenses import check_licenses
 from laion_fmri.plan import plan_for_cluster, plan_jobs
+from laion_fmri.runner import read_outcomes
 from laion_fmri.targets import Targets, read_targets
+from laion_fmri.versions import find_table
 
 
 class Process(NamedTuple):
@@ -67,6 +71,8 @@ class _Opened:
 
     workflow: Callable[[], object] = staticmethod(lambda: None)
     targets: tuple[Targets, ...] = ()
+    #: The signs that this process lives, by the folder of the run.
+    presences: ClassVar[dict[str, staging.Presence]] = {}
 
 
 def open_targets(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
@@ -133,8 +139,15 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
             if (folder / "table.json").exists():
                 return read_targets(folder, rules=process.rules or None), Table([])
         return Targets(data_dir, str(run_dir), bucket, given, [], sizes={}), Table([])
+    staging.restore_kept(Path(data_dir))
     table = _find(config, bucket, data_dir)
     others = _find_others(data_dir)
+    if process.find_aws and any(row.key not in table.obstacles for row in table.incomplete()):
+        find_aws_command()
+    # What another run has brought meanwhile stays; what it brings from now on, it keeps for us.
+    if presence := staging.enter(run_dir):
+        _Opened.presences[str(run_dir)] = presence
+    table.compare_again()
     targets = make_targets(
         table,
         given,
@@ -147,11 +160,10 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
     )
     targets.rule_dir = rule_dir
     targets.limits["keeps"] = True
+    targets.limits["presence"] = str(presence.path) if presence else None
     # Of single objects that a pipeline names, any number may be under way.
     at_once = targets.limits["slots"] or process.workers
     targets.limits["single_bandwidth"] = share_bandwidth(config, at_once)
-    if targets.jobs and process.find_aws:
-        find_aws_command()
     shutil.rmtree(spare_dir, ignore_errors=True)
     try:
         targets.write()
@@ -162,6 +174,27 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
         targets.run_dir = str(spare_dir)
         targets.write()
     return targets, table
+
+
+def close_targets(targets: Targets) -> list[str]:
+    """Clear up at the end of the main process, and return what there is to say of its run.
+
+    Nothing, if all has arrived, or nothing was to be fetched.
+    """
+    if presence := _Opened.presences.pop(targets.run_dir, None):
+        presence.close()
+        staging.restore_kept(Path(targets.data_dir))
+    said = read_outcomes(targets)
+    paths = {key: f"{targets.data_dir}/{key}" for job in targets.jobs for key, _ in job.objects}
+    missing = [key for key in paths if compare(paths[key], targets.sizes[key]) != "complete"]
+    if not (targets.is_main and said and missing):  # no transfer has begun in a dry run
+        return []
+    reasons = [f"{key}: {said[key].reason}" for key in missing if key in said and said[key].reason]
+    return [
+        *reasons,
+        f"{len(paths) - len(missing):,} of {len(paths):,} files have arrived; run the same again "
+        "to fetch what is missing",
+    ]
 
 
 def _find_others(data_dir: str) -> list[Targets]:
@@ -188,12 +221,11 @@ def _find_others(data_dir: str) -> list[Targets]:
 
 def _find(config: Mapping[str, Any], bucket: Bucket, data_dir: str) -> Table:
     """Return the key table; an empty one, without listing, if the configuration selects nothing."""
-    transfer.restore_kept(Path(data_dir))
     if config["subject"] == NO_SUBJECT:
         return Table([])
     selection = Selection.from_config(config)
     check_licenses(selection.include_stimuli, data_dir)
-    table = find_keys(selection, bucket, data_dir)
+    table, _ = find_table(config, selection, bucket, data_dir)
     table.warnings += [f"{key}: {why}" for key, why in table.obstacles.items()]
     return table
 
@@ -217,6 +249,11 @@ def make_targets(
         See :class:`Process`.
     skip
         Keys that the jobs of another module of the same pipeline bring.
+
+    Raises
+    ------
+    NoSpaceError
+        If the disk has no room for them, unless ``space_check`` is false.
     """
     blocked = table.obstacles
     without = {*blocked, *skip}
@@ -228,6 +265,8 @@ def make_targets(
         jobs = plan_for_cluster(wanted, list(table.listed), table.trees)
     else:
         jobs = plan_jobs(wanted, list(table.listed), workers, os.cpu_count() or 1, table.trees)
+    if config.get("space_check", True) and is_writable(Path(data_dir)):
+        check_room(data_dir, [size for job in jobs for _, size in job.objects])
     sizes = {row.key: row.size for row in table.rows if row.key not in blocked}
     return Targets(
         data_dir,
@@ -237,8 +276,10 @@ def make_targets(
         jobs,
         sizes=sizes,
         others={key: size for key, size in table.listed.items() if key not in sizes},
+        modified={row.key: int(row.last_modified.timestamp()) for row in table.incomplete()},
         trees=table.trees,
         limits={
+            "stall_timeout": read_positive(config, "stall_timeout", "seconds"),
             "max_bandwidth": share_bandwidth(config, min(workers, len(jobs))),
             "slots": slots,
             "keeps": on_cluster,
@@ -247,25 +288,25 @@ def make_targets(
     )
 
 
-def read_max_bandwidth(config: Mapping[str, Any]) -> float | None:
-    """Return the limit of the whole run in MB/s, or None.
+def read_positive(config: Mapping[str, Any], name: str, unit: str) -> float | None:
+    """Return the number that the setting `name` is, in `unit`, or None.
 
     Raises
     ------
     ConfigError
         If it is no number above 0.
     """
-    value = config.get("max_bandwidth")
+    value = config.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"max_bandwidth={value!r} is no number of MB/s above 0")
+        raise ConfigError(f"{name}={value!r} is no number of {unit} above 0")
     return float(value)
 
 
 def share_bandwidth(config: Mapping[str, Any], at_once: int) -> int | None:
     """Return what one of `at_once` transfers may take, in bytes per second; None for no limit."""
-    limit = read_max_bandwidth(config)
+    limit = read_positive(config, "max_bandwidth", "MB/s")
     return max(1, int(limit * 1e6 / max(1, at_once))) if limit else None
 
 

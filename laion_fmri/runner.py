@@ -68,6 +68,7 @@ class Snakemake:
             env=_make_environment(),
         )
         self._grace = GRACE
+        self._is_running = False
         self._pipe: IO[bytes] = self._process.stdin  # type: ignore[assignment]
 
     def run(
@@ -84,8 +85,9 @@ class Snakemake:
         """
         self._grace = grace
         with contextlib.suppress(BrokenPipeError):  # ended while loading: its status tells
-            self._pipe.write(json.dumps({"argv": list(argv), "log": str(log)}).encode())
-            self._pipe.close()
+            self._pipe.write(json.dumps({"argv": list(argv), "log": str(log)}).encode() + b"\n")
+            self._pipe.flush()
+        self._is_running = True
         try:
             while self._process.poll() is None:
                 on_tick()
@@ -98,9 +100,16 @@ class Snakemake:
 
     def close(self) -> None:
         """Stop it and all that it has started, gently first; nothing if it has ended."""
-        if self._process.returncode is not None:
-            return
-        if self._pipe.closed and self._process.poll() is None:
+        if self._process.returncode is None:
+            self._stop()
+        elif self._process.returncode < 0:  # killed: what it had started may live on
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.close()
+
+    def _stop(self) -> None:
+        if self._is_running and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGINT)
             deadline = time.monotonic() + self._grace
@@ -109,8 +118,6 @@ class Snakemake:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self._pipe.close()
 
 
 def run_workflow(

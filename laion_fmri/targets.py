@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from laion_fmri import dataset, transfer
+from laion_fmri import dataset, staging, transfer
 from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import write_atomically
@@ -51,6 +51,8 @@ class Targets:
         The size in bytes of every object of the selection; read from the run's folder by default.
     others : dict of str to int
         The same of what was listed beside the selection.
+    modified : dict of str to int
+        When each object of the selection was changed, in seconds since 1970.
     trees : sequence of str
         The prefixes that were listed.
     limits : mapping
@@ -73,6 +75,7 @@ class Targets:
         *,
         sizes: dict[str, int] | None = None,
         others: dict[str, int] | None = None,
+        modified: dict[str, int] | None = None,
         trees: Sequence[str] = (),
         limits: Mapping[str, Any] | None = None,
         is_main: bool = False,
@@ -84,6 +87,7 @@ class Targets:
         self.bucket = bucket
         self.config = config
         self.jobs = list(jobs)
+        self.modified = modified or {}
         self.trees = list(trees)
         self.limits = dict(limits or {})
         self.is_main = is_main
@@ -191,7 +195,8 @@ class Targets:
 
     def _describe(self, job: Job) -> dict[str, Any]:
         where = {"bucket": self.bucket.name, "data_dir": self.data_dir, "run_dir": self.run_dir}
-        return asdict(job) | where | self.limits
+        listed = {key: self.modified[key] for key, _ in job.objects if key in self.modified}
+        return asdict(job) | where | {"modified": listed} | self.limits
 
     # What the bucket has, beyond the selection.
 
@@ -254,8 +259,9 @@ class Targets:
     def write(self) -> None:
         """Write the table and the jobs for the processes that Snakemake starts."""
         run_dir = Path(self.run_dir)
-        transfer.sweep_staging(Path(self.data_dir))
+        staging.sweep_staging(Path(self.data_dir))
         shutil.rmtree(run_dir / "outcomes", ignore_errors=True)
+        (run_dir / transfer.STOP).unlink(missing_ok=True)
         run_dir.mkdir(parents=True, exist_ok=True)
         for job in self.jobs:
             write_atomically(Path(self.job_file(job)), json.dumps(self._describe(job)))

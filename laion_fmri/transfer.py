@@ -3,29 +3,36 @@
 Called by path from the rules in ``workflow/rules/fetch.smk``, with nothing but the standard
 library, so that it starts in milliseconds and runs with any Python a rule environment brings.
 
-What arrives goes to ``<data_dir>/.laion_fmri/partial/``, is compared with the listed size and moved
+What arrives goes to ``<data_dir>/.laion_fmri/partial/``, is compared with what was listed and moved
 into place at once, so that a batch that is stopped keeps what it has. What does not come is tried
-again, unless the bucket said 403 or 404. The outcome of each object goes, as one line of JSON, to
+again, unless the bucket said 403 or 404, or has got another object there. What another run is
+fetching is waited for. The outcome of each object goes, as one line of JSON, to
 ``<run_dir>/outcomes/<job>.jsonl``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import itertools
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    # Run by path, the folder of this file would stand for that of the package.
+    sys.path[0] = os.fspath(Path(__file__).parent.parent)
+
+from laion_fmri import aws, staging
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -33,32 +40,18 @@ ATTEMPTS = 3
 BACKOFF = 2.0
 #: Seconds between two looks at what has arrived.
 TICK = 0.5
-#: The settings of aws, see https://docs.aws.amazon.com/cli/latest/topic/s3-config.html.
-TRANSFER_CONFIG = """\
-[default]
-retry_mode = standard
-max_attempts = 5
-s3 =
-  max_concurrent_requests = {connections}
-  multipart_threshold = {part}
-  multipart_chunksize = {part}
-{max_bandwidth}  addressing_style = {addressing_style}
-"""
-#: Bytes of one request, which a whole object up to this size is: half the requests of the default,
-#: and as fast or faster. S3's checksum holds for a whole object, not for a part.
-PART = 16 * 2**20
-#: Held in a staging folder for as long as its transfer lives.
-LOCK = "lock"
-#: Seconds after which a staging folder without a lock is nobody's.
-STALE = 3600.0
-#: aws has no exit status of its own for these; its message names the HTTP status or S3's word.
-ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
-FINAL = {
-    "403": ("denied", "access denied (403)"),
-    "AccessDenied": ("denied", "access denied (403)"),
-    "404": ("failed", "no longer in the bucket (404)"),
-    "NoSuchKey": ("failed", "no longer in the bucket (404)"),
-}
+#: Seconds without a byte after which aws is ended and tried again, unless the job says otherwise.
+STALL_TIMEOUT = 60.0
+#: In the folder of a run, once the disk takes no more files: why no transfer is to start.
+STOP = "stop"
+#: What a recursive copy that ends well without an object has to say about it.
+UNLISTED = "not in the listing that aws has made"
+
+CHANGED = "the object has been replaced in the bucket since it was listed"
+PAGE = (
+    "an HTML page has come in its place; is there a login page (captive portal) in between? "
+    "Sign in with a browser, or try from another network"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -79,8 +72,9 @@ def _stop(number: int, _frame: object) -> None:
 class Transfer:
     """One job: a single object, or the objects of a batch under a common prefix."""
 
-    def __init__(self, job: dict[str, Any], aws: list[str]) -> None:
-        self.aws = aws
+    def __init__(self, job: dict[str, Any], aws_words: list[str]) -> None:
+        self.stall_timeout = float(job.get("stall_timeout") or STALL_TIMEOUT)  # seconds
+        self.aws = [*aws_words, *aws.make_timeouts(self.stall_timeout)]
         self.bucket: str = job["bucket"]
         self.prefix: str | None = job["prefix"]
         self.patterns: list[str] = job["patterns"]
@@ -88,36 +82,55 @@ class Transfer:
         self.connections: int = job.get("connections", 10)
         self.max_bandwidth: int | None = job.get("max_bandwidth")  # bytes per second
         self.sizes: dict[str, int] = dict(job["objects"])
-        self.pending = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
+        #: When each object was changed, in seconds since 1970, as far as that was listed.
+        self.modified: dict[str, int] = job.get("modified", {})
+        self.unsettled = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
+        self.wanted: dict[str, None] = {}  # those of them that are being fetched here and now
         self.data_dir = Path(job["data_dir"])
-        self.record = Path(job["run_dir"], "outcomes", job["name"] + ".jsonl")
-        #: Whether Snakemake may remove what has arrived, so that a second link to it is kept.
+        self.run_dir = Path(job["run_dir"])
+        self.record = self.run_dir / "outcomes" / (job["name"] + ".jsonl")
+        #: The sign that the own run lives; see :class:`laion_fmri.staging.Presence`.
+        self.presence = Path(job.get("presence") or self.run_dir / "alive")
+        #: Whether Snakemake may remove what has arrived, once the job has failed.
         self.keeps: bool = job.get("keeps", False)
         self.slots: int | None = job.get("slots")  # transfers of this run on this machine at once
         self.failed = False
+        self.parent = os.getppid()
 
     def run(self) -> int:
         """Fetch all objects of the job; return 0 if every one is in place, else 1."""
-        partial = self.data_dir / ".laion_fmri" / "partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        run = self.record.parent.parent.name
-        self.staging = Path(tempfile.mkdtemp(prefix=f"{run}-", dir=partial))
         try:
-            with (self.staging / LOCK).open("w") as lock:
-                with contextlib.suppress(OSError):  # a file system that knows no locks
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                if self.keeps:
-                    self._recall()
-                if self.pending:
-                    with self._take_slot():
-                        self._fetch_all()
-            if self.keeps and not self.failed:
-                for key in self.sizes:
-                    self._find_kept(key).unlink(missing_ok=True)
-        finally:
-            shutil.rmtree(self.staging, ignore_errors=True)
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            with staging.make_staging(self.data_dir, self.run_dir.name) as self.staging:
+                self._recall()
+                self._fetch_all()
+                self._drop_kept()
+        except OSError as error:
+            self._give_up(f"cannot write {error.filename or self.data_dir}: {error.strerror}")
         return int(self.failed)
+
+    def _fetch_all(self) -> None:
+        """Fetch what nobody else is fetching, then wait for the rest, or fetch it after all."""
+        claims = staging.Claims(self.data_dir)
+        while self.unsettled:
+            taken = claims.take(self.unsettled)
+            for key in taken:
+                if self._is_here(key):  # another run has brought it
+                    self._settle(key, "fetched", "")
+            self.wanted = dict.fromkeys(key for key in taken if key in self.unsettled)
+            if self.wanted:
+                with self._take_slot():
+                    self._fetch_wanted()
+            claims.drop(taken)
+            if self.unsettled:
+                time.sleep(TICK)
+                self._check_orders()
+
+    def _is_here(self, key: str) -> bool:
+        try:
+            return (self.data_dir / key).stat().st_size == self.sizes[key]
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def _take_slot(self) -> Iterator[None]:
@@ -125,16 +138,14 @@ class Transfer:
 
         Beside a cluster, Snakemake does not bound what runs on the machine that submits.
         """
-        parent = os.getppid()
         for number in itertools.cycle(range(self.slots or 0)):
-            file = self.record.parent.with_name(f"slot-{number}")
-            with file.open("w") as slot:
+            with self.run_dir.with_name(f"slot-{number}").open("w") as slot:
                 try:
                     fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     if number == 0:
                         time.sleep(TICK)
-                    _check_parent(parent)
+                    self._check_orders()
                     continue
                 except OSError:  # a file system that knows no locks
                     break
@@ -142,50 +153,49 @@ class Transfer:
                 return
         yield
 
-    def _fetch_all(self) -> None:
-        filters = _make_filters(self.patterns, self.exclusions)
+    def _fetch_wanted(self) -> None:
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(BACKOFF * 2 ** (attempt - 1))
-            messages = self._run_aws(filters)
-            self._collect()
-            for key in list(self.pending):
-                if refusal := self._read_refusal(key, messages):
-                    self._settle(key, *refusal)
-            if not self.pending:
+            self._check_orders()
+            if not self.wanted:
                 return
-            self._note_problems(messages)
+            messages = self._run_aws()
+            self._collect(times_count=not aws.cannot_set_times(messages))
             start = len(self.prefix or "")
-            filters = _make_filters([escape_pattern(key[start:]) for key in self.pending])
-        for key, problem in list(self.pending.items()):
-            self._settle(key, "failed", problem)
+            if said := aws.read_disk_error(messages, [key[start:] for key in self.sizes]):
+                self._stop_run(said)
+            self._judge(messages)
+        for key in self.wanted.copy():
+            self._settle(key, "failed", self.unsettled[key])
 
-    def _run_aws(self, filters: list[str]) -> str:
-        """Run aws once with the options `filters`; return what it complains of, if anything."""
+    def _run_aws(self) -> str:
+        """Run aws once for what is wanted; return what it complains of, if anything."""
         if self.prefix is None:
             (key,) = self.sizes
             what = [f"s3://{self.bucket}/{key}", str(self.staging / "object")]
         else:
             source = f"s3://{self.bucket}/{self.prefix}"
-            what = [
-                "--recursive",
-                source,
-                str(self.staging / "objects"),
-                *filters,
-            ]
+            what = ["--recursive", source, str(self.staging / "objects"), *self._make_filters()]
+        config = self.staging / "aws.config"
+        is_mirror = "--endpoint-url" in self.aws
+        config.write_text(
+            aws.make_config(self.connections, self.max_bandwidth, is_mirror=is_mirror)
+        )
         with tempfile.TemporaryFile("w+", dir=self.staging, errors="replace") as messages:
             try:
                 process = subprocess.Popen(
                     [*self.aws, *what],
-                    env=self._make_environment(),
+                    env=aws.make_environment(config),
                     stdin=subprocess.DEVNULL,
                     stdout=sys.stderr,
                     stderr=messages,
+                    preexec_fn=_die_with_parent,
                 )
             except OSError as error:
                 return f"the AWS CLI {self.aws[0]} cannot be started: {error.strerror}"
             try:
-                self._wait_for(process)
+                stalled = self._wait_for(process)
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -193,26 +203,70 @@ class Transfer:
             messages.seek(0)
             said = messages.read()
         sys.stderr.write(said)
+        if stalled:
+            return f"{said}\nno byte has arrived for {self.stall_timeout:g} s".strip()
         if process.returncode == 0 and not said:
             return ""
         return said or f"aws ended with exit status {process.returncode}"
 
-    def _wait_for(self, process: subprocess.Popen[Any]) -> None:
-        """Wait for `process`, moving what arrives; end it when the Snakemake above us is gone."""
-        parent = os.getppid()
+    def _make_filters(self) -> list[str]:
+        """Return the options that select what is wanted, in as few patterns as that takes."""
+        start = len(self.prefix or "")
+        others = self.sizes.keys() - self.wanted.keys()
+        if len(others) + len(self.patterns) <= len(self.wanted) or not others:
+            left_out = [aws.escape_pattern(key[start:]) for key in others]
+            return aws.make_filters(self.patterns, [*self.exclusions, *left_out])
+        return aws.make_filters([aws.escape_pattern(key[start:]) for key in self.wanted])
+
+    def _wait_for(self, process: subprocess.Popen[Any]) -> bool:
+        """Wait for `process`, moving what arrives; return whether it was ended for its silence."""
+        seen: object = None
+        heard = time.monotonic()
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=TICK)
-            _check_parent(parent)
+            self._check_orders()
             if self.prefix is not None:
                 self._collect()
+            if not self.wanted:  # told to stop
+                return False
+            if (now := self._measure()) != seen:
+                seen, heard = now, time.monotonic()
+            elif time.monotonic() - heard > self.stall_timeout:
+                process.kill()
+                process.wait()
+                return True
+        return False
 
-    def _collect(self) -> None:
-        """Move the staged files that are whole into place; aws renames each when it has ended."""
+    def _measure(self) -> object:
+        """Return something that changes whenever a byte arrives."""
+        found = []
+        for folder, _, names in os.walk(self.staging):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    stat = Path(folder, name).stat()
+                    found.append((stat.st_size, stat.st_blocks, stat.st_mtime_ns))
+        return len(self.wanted), found
+
+    def _collect(self, *, times_count: bool = True) -> None:
+        """Move the staged files that are what was listed into place.
+
+        aws renames each when it has ended, and then sets the time at which its object was changed.
+        """
         for key, staged in self._list_staged():
             with contextlib.suppress(FileNotFoundError):
-                if key in self.pending and staged.stat().st_size == self.sizes[key]:
+                stat = staged.stat()
+                if (
+                    key in self.wanted
+                    and stat.st_size == self.sizes[key]
+                    and not (times_count and self._is_other(key, stat.st_mtime))
+                    and not _has_page(key, staged)
+                ):
                     self._move_into_place(key, staged)
+
+    def _is_other(self, key: str, modified: float) -> bool:
+        """Whether an object that was changed at that time is not the one that was listed."""
+        return key in self.modified and abs(int(modified) - self.modified[key]) > 1
 
     def _list_staged(self) -> list[tuple[str, Path]]:
         if self.prefix is None:
@@ -228,175 +282,129 @@ class Transfer:
         target = self.data_dir / key
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.utime(staged)  # aws sets the time of the upload, which is older than any stamp
-            if self.keeps:
-                self._keep(key, staged)
+            with contextlib.suppress(PermissionError):  # a file system that takes no times
+                os.utime(staged)  # that of the upload is older than any stamp
+            staging.keep(self.data_dir, key, staged)
             staged.replace(target)
         except OSError as error:
-            self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
+            if error.errno in aws.DISK_ERRORS:
+                self._stop_run(os.strerror(error.errno))
+            else:
+                self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
         else:
             self._settle(key, "fetched", "")
 
-    def _note_problems(self, messages: str) -> None:
-        """Note what went wrong with each object that has not arrived, and drop what is of it."""
+    def _judge(self, messages: str) -> None:
+        """Settle what need not be tried again, and note what went wrong with the rest."""
         staged = dict(self._list_staged())
-        for key in self.pending:
-            self.pending[key] = self._find_line(key, messages) or _last_line(messages)
-            with contextlib.suppress(KeyError, FileNotFoundError):
-                size = staged[key].stat().st_size
-                self.pending[key] = (
-                    f"{size:,} bytes arrived, {self.sizes[key]:,} were listed: the object has "
-                    "changed in the bucket, or the transfer was cut short"
-                )
-                staged[key].unlink()
+        last = aws.last_line(messages)
+        for key in self.wanted.copy():
+            # What aws says last may be of another object: this one was not in its listing then.
+            line = aws.find_line(f"s3://{self.bucket}/{key}", messages) if self.prefix else ""
+            is_silent = self.prefix and not line and f"s3://{self.bucket}/" in last
+            line = line or last
+            if key in staged and staged[key].exists():
+                self._judge_staged(key, staged[key])
+            elif refusal := aws.read_refusal(line, key):
+                self._settle(key, *refusal)
+            elif messages and not is_silent:
+                self.unsettled[key] = line
+            elif self.unsettled[key] == UNLISTED:
+                self._settle(key, *aws.GONE)
+            else:
+                self.unsettled[key] = UNLISTED
 
-    def _read_refusal(self, key: str, messages: str) -> tuple[str, str] | None:
-        """Find in aws's messages that the bucket has refused `key` for good.
-
-        A recursive copy that ends well without the object has not found it in its listing.
-        """
-        if not messages and key not in dict(self._list_staged()):
-            return FINAL["404"]
-        said = ERROR.search(self._find_line(key, messages).replace(key, ""))
-        return FINAL.get(said[1]) if said else None
-
-    def _find_kept(self, key: str) -> Path:
-        return self.data_dir / ".laion_fmri" / "kept" / key
-
-    def _keep(self, key: str, staged: Path) -> None:
-        """Keep a second link to what has arrived, for :meth:`_recall` and :func:`restore_kept`.
-
-        Snakemake removes all outputs of a job that has failed, unless it is told to keep them, and
-        in any case before it tries a job again.
-        """
-        kept = self._find_kept(key)
-        with contextlib.suppress(OSError):  # a file system without hard links
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.unlink(missing_ok=True)
-            kept.hardlink_to(staged)
+    def _judge_staged(self, key: str, staged: Path) -> None:
+        """Drop what has arrived and is not what was listed; an object of another time is final."""
+        stat = staged.stat()
+        is_page = _has_page(key, staged)
+        staged.unlink()
+        sizes = f"{stat.st_size:,} bytes arrived, {self.sizes[key]:,} were listed"
+        if self._is_other(key, stat.st_mtime):
+            now = datetime.fromtimestamp(stat.st_mtime, UTC)
+            self._settle(key, "failed", f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}")
+        elif is_page:
+            self.unsettled[key] = PAGE
+        else:
+            self.unsettled[key] = f"{sizes}: it has changed, or something else has answered"
 
     def _recall(self) -> None:
-        """Take up what an earlier attempt of this job has brought, or was refused for good."""
-        for key, size in self.sizes.items():
-            kept, target = self._find_kept(key), self.data_dir / key
-            with contextlib.suppress(OSError):
-                if kept.stat().st_size == size:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.unlink(missing_ok=True)
-                    target.hardlink_to(kept)
+        """Take up what an earlier attempt or another run has brought, or was refused for good."""
+        if staging.find_kept(self.data_dir, "").exists():
+            for key, size in self.sizes.items():
+                if staging.recall(self.data_dir, key, size, self.staging):
                     self._settle(key, "fetched", "")
-        with contextlib.suppress(FileNotFoundError):
+        if self.keeps and self.record.exists():
             for line in self.record.read_text().splitlines():
                 key, outcome, reason = json.loads(line).values()
-                if key in self.pending and (outcome, reason) in FINAL.values():
+                if key in self.unsettled and (outcome, reason) in aws.FINAL.values():
                     self._settle(key, outcome, reason)
 
-    def _find_line(self, key: str, messages: str) -> str:
-        """Return the line of aws's messages that is about `key`, or nothing."""
-        if self.prefix is None:
-            return _last_line(messages)
-        name = f"s3://{self.bucket}/{key} to "
-        return next((line for line in messages.splitlines() if name in line), "")
+    def _drop_kept(self) -> None:
+        """Drop the second links to what is in place, unless somebody may yet remove that."""
+        if self.keeps and self.failed:
+            return
+        if not staging.has_others(self.data_dir, self.presence):
+            for key in self.sizes:
+                staging.find_kept(self.data_dir, key).unlink(missing_ok=True)
+
+    def _check_orders(self) -> None:
+        """Give up if the run has been stopped, and end if the Snakemake above us is gone."""
+        if os.getppid() != self.parent:
+            raise SystemExit("the workflow that started this transfer is gone")
+        with contextlib.suppress(OSError):
+            self._give_up_for_disk((self.run_dir / STOP).read_text())
+
+    def _stop_run(self, said: str) -> None:
+        """Give up, and keep the other transfers of the run from trying their luck."""
+        with contextlib.suppress(OSError):
+            (self.run_dir / STOP).write_text(said)
+        self._give_up_for_disk(said)
+
+    def _give_up_for_disk(self, said: str) -> None:
+        missing = sum(self.sizes[key] for key in self.unsettled)
+        self._give_up(f"{said}: {self.data_dir} needs room for {missing:,} bytes more")
+
+    def _give_up(self, reason: str) -> None:
+        for key in self.unsettled.copy():
+            self._settle(key, "failed", reason)
 
     def _settle(self, key: str, outcome: str, reason: str) -> None:
-        """Record the outcome of `key`, which is then no longer pending."""
-        del self.pending[key]
+        """Record the outcome of `key`, which is then no longer wanted."""
+        del self.unsettled[key]
+        self.wanted.pop(key, None)
         self.failed |= outcome != "fetched"
         line = json.dumps({"key": key, "outcome": outcome, "reason": reason})
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        with self.record.open("a") as record:
-            record.write(line + "\n")
+        with contextlib.suppress(OSError):  # on a full disk, the run has to find out by itself
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            with self.record.open("a") as record:
+                record.write(line + "\n")
         if reason:
             sys.stderr.write(f"{outcome}: {key}: {reason}\n")
 
-    def _make_environment(self) -> dict[str, str]:
-        """Return the user's environment without their AWS settings, and with ours."""
-        kept = {"AWS_CA_BUNDLE"}
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("AWS_") or name in kept
-        }
-        config = self.staging / "aws.config"
-        style = "path" if "--endpoint-url" in self.aws else "auto"
-        limit = ""
-        if self.max_bandwidth:  # aws takes whole units of 1024 bytes
-            limit = f"  max_bandwidth = {max(1, self.max_bandwidth // 1024)}KB/s\n"
-        config.write_text(
-            TRANSFER_CONFIG.format(
-                connections=self.connections,
-                part=PART,
-                max_bandwidth=limit,
-                addressing_style=style,
-            )
-        )
-        return environment | {
-            "AWS_CONFIG_FILE": str(config),
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_PAGER": "",
-        }
 
+def _has_page(key: str, staged: Path) -> bool:
+    """Whether one of the requests for an object was answered by an HTML page instead.
 
-def _check_parent(parent: int) -> None:
-    if os.getppid() != parent:
-        raise SystemExit("the workflow that started this transfer is gone")
-
-
-def sweep_staging(data_dir: Path) -> None:
-    """Remove the staging folders of transfers that were killed."""
-    for staging in (data_dir / ".laion_fmri" / "partial").glob("*/"):
-        with contextlib.suppress(OSError):
-            if not _is_alive(staging):
-                shutil.rmtree(staging, ignore_errors=True)
-
-
-def restore_kept(data_dir: Path) -> None:
-    """Put back what arrived beside an object that failed and was removed with it."""
-    top = data_dir / ".laion_fmri" / "kept"
-    for folder, _, names in os.walk(top):
-        for name in names:
-            kept = Path(folder, name)
-            target = data_dir / kept.relative_to(top)
-            with contextlib.suppress(OSError):
-                if not os.path.lexists(target):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    kept.replace(target)
-    if top.exists():
-        shutil.rmtree(top, ignore_errors=True)
-
-
-def _is_alive(staging: Path) -> bool:
-    try:
-        with (staging / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:  # killed before it had its lock, or just about to take it
-        return time.time() - staging.stat().st_mtime < STALE
+    aws takes any answer of status 200 for the part that it has asked for, whatever its length.
+    """
+    if key.endswith((".html", ".htm")):
+        return False
+    with staged.open("rb", buffering=0) as file:
+        for start in range(0, staged.stat().st_size, aws.PART):
+            beginning = os.pread(file.fileno(), 512, start).lstrip().lower()
+            if beginning.startswith((b"<!doctype html", b"<html")):
+                return True
     return False
 
 
-def _make_filters(patterns: Sequence[str], exclusions: Sequence[str] = ()) -> list[str]:
-    """Return the options of a recursive copy; the last one that matches a key decides."""
-    included = [word for pattern in patterns for word in ("--include", pattern)]
-    return ["--exclude", "*", *included, *(w for p in exclusions for w in ("--exclude", p))]
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def escape_glob(text: str) -> str:
-    """Escape the characters that aws reads as a pattern in ``--include``."""
-    return "".join(f"[{c}]" if c in "[*?" else c for c in text)
-
-
-def escape_pattern(name: str) -> str:
-    """Escape `name` so that as a value of ``--include`` it matches itself and is no option."""
-    escaped = escape_glob(name)
-    return f"[-]{escaped[1:]}" if escaped.startswith("-") else escaped
-
-
-def _last_line(messages: str) -> str:
-    lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    return lines[-1] if lines else "aws gave no reason"
+def _die_with_parent() -> None:
+    """Let the kernel end aws if this process is killed, where the kernel knows how to (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
 
 
 if __name__ == "__main__":

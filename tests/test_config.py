@@ -208,9 +208,13 @@ def test_an_empty_path():
         get_data_dir("")
 
 
+#: What is said to a run, and not written down.
+OF_THE_RUN = {"n_jobs", "dry_run", "profile", "checksums"}
+
+
 def test_every_argument_is_a_key_of_the_schema():
     """What download() takes, a configuration takes; and the places, which it has beside them."""
-    arguments = set(inspect.signature(download).parameters) - {"n_jobs", "dry_run", "profile"}
+    arguments = set(inspect.signature(download).parameters) - OF_THE_RUN
     expected = arguments | {"bucket", "region", "endpoint_url"}
     assert set() == expected - set(SCHEMA["properties"])
     assert {"subject"} == set(SCHEMA["required"])
@@ -220,8 +224,7 @@ def test_defaults_are_those_of_the_function():
     """The schema fills in what download() would take by default."""
     parameters = inspect.signature(download).parameters
     filled = validate(subject="sub-03")
-    of_the_run = ("subject", "n_jobs", "dry_run", "profile")
-    expected = {name: filled[name] for name in parameters if name not in of_the_run}
+    expected = {name: filled[name] for name in parameters if name not in OF_THE_RUN | {"subject"}}
     assert expected == {name: parameters[name].default for name in expected}
 
 

@@ -12,6 +12,7 @@ from helpers import find_aws, read_tree, run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from laion_fmri.aws import escape_pattern
 from laion_fmri.bucket import Bucket
 from laion_fmri.filters import Selection
 from laion_fmri.keys import find_keys
@@ -27,7 +28,6 @@ from laion_fmri.plan import (
     plan_for_cluster,
     plan_jobs,
 )
-from laion_fmri.transfer import escape_pattern
 
 #: On a busy machine an example may take its time.
 UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
@@ -17,9 +16,9 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from helpers import find_aws, read_tree, wrap_aws
+from helpers import REPO, find_aws, read_tree, wrap_aws
 
-from laion_fmri import transfer
+from laion_fmri import staging, transfer
 from laion_fmri.bucket import Bucket
 
 FOLDER = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
@@ -40,7 +39,7 @@ STUB = """#!{python}
 import json, os, pathlib, sys, time
 log = pathlib.Path({log!r})
 attempt = log.read_text().count("\\n") + 1 if log.exists() else 1
-words = sys.argv[1:]
+words = sys.argv[5:]  # after the time-outs
 to = pathlib.Path(words[2 if words[0] == "--recursive" else 1])
 with log.open("a") as file:
     said = dict(pid=os.getpid(), words=words, environ=dict(os.environ))
@@ -123,11 +122,12 @@ def requests_for(server, key: str) -> int:
 
 def test_takes_nothing_but_the_standard_library():
     """It runs with any Python that a rule's environment brings."""
-    tree = ast.parse(Path(transfer.__file__).read_text())
-    plain = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
-    given = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    outside = {name.split(".")[0] for name in plain + given} - sys.stdlib_module_names
-    assert set() == outside
+    code = "import sys; sys.argv = ['x']; sys.path[0] = 'nowhere'; import runpy\n"
+    code += f"runpy.run_path({transfer.__file__!r}, run_name='imported')\nprint(*sys.modules)"
+    words = [sys.executable, "-I", "-S", "-c", code.replace("'nowhere'", repr(str(REPO)))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    outside = {name.split(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
+    assert {"laion_fmri"} == outside - {"__main__"}
 
 
 def test_a_single_object(fetch, make_job, tmp_path):
@@ -192,10 +192,10 @@ def test_the_mates_of_a_denied_object(fetch, make_job, tmp_path, serving):
 
 
 def test_the_mates_of_a_vanished_object(fetch, make_job, tmp_path, serving):
-    """What has left the bucket since the listing fails at once and says so."""
+    """What has left the bucket since the listing is looked for once more, and then named."""
     gone = FOLDER + "gone.tsv"
     done = fetch(make_job([A, gone], FOLDER, ["*A_*", "gone.tsv"]))
-    assert (1, {A: "fetched", gone: "failed"}, 1) == (*done[:2], len(serving.listings()))
+    assert (1, {A: "fetched", gone: "failed"}, 2) == (*done[:2], len(serving.listings()))
     assert "no longer in the bucket" in done.reasons[gone]
     assert {A: OBJECTS[A]} == read_tree(tmp_path / "data")
 
@@ -385,25 +385,87 @@ def test_it_ends_with_the_process_that_started_it(make_stub, make_job, tmp_path)
 
 
 def test_leftovers_of_the_killed_are_swept_and_the_living_left_alone(make_stub, make_job, tmp_path):
-    """After SIGKILL the staging folder stays; the next run removes it, and no other."""
+    """After SIGKILL the staging folder stays, but no aws; the next run removes it, and no other."""
     stub = make_stub("to.mkdir()\n(to / 'a.1234abcd').write_bytes(b'z')\ntime.sleep(60)")
-    job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
-    command = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    jobs = [make_job([FOLDER + name], FOLDER, ["*"], size=2) for name in "ab"]
+    words = [[sys.executable, transfer.__file__, json.dumps(job), "--", stub] for job in jobs]
     partial = tmp_path / "data" / ".laion_fmri" / "partial"
-    with (
-        subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed,
-        subprocess.Popen(command, stderr=subprocess.DEVNULL) as living,
-    ):
-        assert wait_for(lambda: len(list(partial.glob("*/objects/*"))) == 2)
-        killed.kill()
-        killed.wait()
-        transfer.sweep_staging(tmp_path / "data")
-        assert len(list(partial.iterdir())) == 1
-        living.terminate()
-    for call in make_stub.calls():
-        if is_running(call["pid"]):
-            os.kill(call["pid"], signal.SIGKILL)
+    with subprocess.Popen(words[0], stderr=subprocess.DEVNULL) as killed:
+        assert wait_for(lambda: len(list(partial.glob("*/objects/*"))) == 1)
+        with subprocess.Popen(words[1], stderr=subprocess.DEVNULL) as living:
+            assert wait_for(lambda: len(list(partial.glob("*/objects/*"))) == 2)
+            killed.kill()
+            killed.wait()
+            assert wait_for(lambda: not is_running(make_stub.calls()[0]["pid"]))
+            staging.sweep_staging(tmp_path / "data")
+            assert len(list(partial.iterdir())) == 1
+            living.terminate()
     assert list(partial.iterdir()) == []
+
+
+def test_what_another_is_fetching_is_waited_for(make_stub, make_job, tmp_path):
+    """Two jobs for the same objects: each is fetched once, and both are content."""
+    stub = make_stub("time.sleep(2)\nto.mkdir()\n(to / 'a').write_bytes(b'zz')")
+    job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
+    words = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    both = [subprocess.Popen(words) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert (len(make_stub.calls()), read_tree(tmp_path / "data")) == (1, {FOLDER + "a": b"zz"})
+
+
+def test_what_another_has_failed_to_fetch_is_fetched_after_all(make_stub, make_job, tmp_path):
+    """The one that has waited takes over when the other is killed."""
+    stub = make_stub(
+        "time.sleep(60 if attempt == 1 else 0)\nto.mkdir()\n(to / 'a').write_bytes(b'zz')"
+    )
+    job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
+    words = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    with subprocess.Popen(words) as first:
+        assert wait_for(lambda: (tmp_path / "stub.log").exists())
+        with subprocess.Popen(words) as second:
+            time.sleep(1)
+            first.kill()
+    assert (second.returncode, len(make_stub.calls())) == (0, 2)
+    assert read_tree(tmp_path / "data") == {FOLDER + "a": b"zz"}
+
+
+def test_an_aws_that_is_silent(make_stub, fetch, make_job):
+    """It is ended after a time, tried again, and then named."""
+    stub = make_stub("to.with_suffix('.1234abcd').write_bytes(b'z')\ntime.sleep(60)")
+    done = fetch(make_job([A]) | {"stall_timeout": 1}, stub)
+    assert done[:2] == (1, {A: "failed"})
+    assert (done.reasons[A], len(make_stub.calls())) == ("no byte has arrived for 1 s", 3)
+
+
+def test_an_object_of_another_time(fetch, make_job, serving, tmp_path):
+    """An object of the same size that is not the one that was listed is named, and left out."""
+    job = make_job([A, C], FOLDER, ["*A_*", "*C_*"])
+    listing = Bucket("transfer", "us-west-2", serving.endpoint_url).list_objects(FOLDER)
+    modified = {item.key: int(item.last_modified.timestamp()) for item in listing}
+    done = fetch(job | {"modified": {A: modified[A] - 10_000, C: modified[C]}})
+    assert done[:2] == (1, {A: "failed", C: "fetched"})
+    assert done.reasons[A].startswith("the object has been replaced in the bucket since")
+    assert (requests_for(serving, A), list(read_tree(tmp_path / "data"))) == (1, [C])
+
+
+def test_a_full_disk_stops_the_run(make_stub, fetch, make_job, tmp_path):
+    """What needs no room any more is said with the folder and the bytes, and nothing is tried."""
+    stub = make_stub("sys.exit('download failed: s3://x to y [Errno 28] No space left on device')")
+    done = fetch(make_job([A, C], FOLDER, ["*"], size=1000), stub)
+    reason = f"No space left on device: {tmp_path}/data needs room for 2,000 bytes more"
+    assert (1, {A: reason, C: reason}) == (done.status, done.reasons)
+    other = make_job([DASH], FOLDER, ["*"]) | {"name": "other"}
+    words = [sys.executable, transfer.__file__, json.dumps(other), "--", stub]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 1
+    assert len(make_stub.calls()) == 1
+
+
+def test_a_name_that_looks_like_a_full_disk(make_stub, fetch, make_job):
+    """What a hostile key says is not taken for what the disk says."""
+    key = FOLDER + "[Errno 28] No space left on device"
+    stub = make_stub(f"sys.exit('download failed: s3://transfer/{key} to ../x timeout')")
+    done = fetch(make_job([key], FOLDER, ["*"], size=1), stub)
+    assert ("timeout" in done.reasons[key], len(make_stub.calls())) == (True, 3)
 
 
 def test_a_job_that_is_tried_again_fetches_only_what_is_missing(
@@ -429,7 +491,7 @@ if attempt == 1:
     data = tmp_path / "data"
     assert {A: OBJECTS[A]} == read_tree(data)
     (data / A).unlink()  # as Snakemake does
-    transfer.sweep_staging(data)
+    staging.sweep_staging(data)
     assert subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == 0
     assert {key: OBJECTS[key] for key in (A, C)} == read_tree(data)
     assert [path for path in (data / ".laion_fmri" / "kept").rglob("*") if path.is_file()] == []

@@ -1,3 +1,4 @@
+import atexit
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from laion_fmri.errors import LaionFmriError
 from laion_fmri.filters import NO_SUBJECT
 from laion_fmri.opening import (
     Process,
+    close_targets,
     empty_targets,
     is_first_module,
     open_targets,
@@ -80,13 +82,27 @@ def needs_object(wildcards):
     return TARGETS.needs(wildcards.key)
 
 
+def tell(texts):
+    """Say something to whoever has started Snakemake."""
+    for text in texts:
+        print(f"laion-fmri: {text}", file=sys.stderr)
+
+
+def end_run(targets):
+    """Say at the end of Snakemake what has not arrived."""
+    tell(close_targets(targets))
+
+
 def describe_object(wildcards):
     """Return what the transfer of a single object has to know."""
     return TARGETS.describe_single(wildcards.key)
 
 
 TARGETS, TABLE = open_config()
+# What no rule makes: the end of a run where something is in the way of files.
+OBSTACLES = [f"{TARGETS.run_dir}/obstacles"] if TABLE.obstacles else []
 # Without a network on the nodes of a cluster, the machine that submits has to fetch.
 HERE = config["fetch_on"] == "submit-host"
-for text in TABLE.warnings + TABLE.notes:
-    print(f"laion-fmri: {text}", file=sys.stderr)
+tell(TABLE.warnings + TABLE.notes)
+# Handlers of a module (onerror, onsuccess) do not run.
+atexit.register(end_run, TARGETS)

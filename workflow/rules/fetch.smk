@@ -59,3 +59,21 @@ for index, job in enumerate(TARGETS.jobs):
         shell:
             "exec {params.transfer:q} {params.job:q} --"
             " {params.aws:q} s3 cp {params.options:q} 2> {log:q}"
+
+
+if OBSTACLES:
+
+    rule report_obstacles:
+        """Fail for the files that something is in the way of, once the others have been fetched."""
+        input:
+            [path for job in TARGETS.jobs for path in TARGETS.outputs(job)],
+        output:
+            OBSTACLES,
+        retries: 0
+        localrule: True
+        params:
+            reasons=[f"{key}: {why}" for key, why in TABLE.obstacles.items()][:10],
+        message:
+            "name what is in the way of files"
+        shell:
+            "printf 'laion-fmri: %s\\n' {params.reasons:q} >&2; exit 1"

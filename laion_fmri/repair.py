@@ -1,0 +1,169 @@
+"""Fetch broken files again, so that none is lost if that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import filecmp
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from laion_fmri import dataset
+from laion_fmri.aws import find_aws_command
+from laion_fmri.config import is_writable, not_writable, state_dir
+from laion_fmri.content import Finding
+from laion_fmri.download import Run, Watch
+from laion_fmri.errors import DataDirError, LaionFmriError
+from laion_fmri.inventory import NOTHING_HELD_OUT, Expected, find_aside
+from laion_fmri.licenses import has_accepted_stimuli
+from laion_fmri.manifest import Entry, write_manifest
+
+#: What should be there, and what was found instead.
+Broken = tuple[Expected, Finding]
+
+_ASK_FOR_LICENCE = "accept its licence with 'laion-fmri license --accept-stimuli'"
+
+
+@contextlib.contextmanager
+def prepare_repair(data_dir: Path) -> Iterator[None]:
+    """Keep other repairs away from `data_dir`, and put back what one has left aside.
+
+    Raises
+    ------
+    DataDirError
+        If nothing may be written there, or another repair is under way.
+    AwsNotFoundError
+        If there is no AWS CLI.
+    """
+    if not is_writable(data_dir):
+        raise not_writable(data_dir)
+    find_aws_command()
+    state_dir(data_dir).mkdir(exist_ok=True)
+    with (state_dir(data_dir) / "repair.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataDirError(
+                f"another repair of {data_dir} is under way; wait for its end"
+            ) from None
+        except OSError:  # a file system that knows no locks
+            pass
+        _put_back(data_dir)
+        yield
+
+
+def repair(
+    broken: Sequence[Broken],
+    data_dir: Path,
+    n_jobs: int,
+    check: Callable[[Expected], Finding],
+    watch: Watch | None = None,
+) -> dict[str, Finding]:
+    """Fetch files again, and check them once more.
+
+    Each is moved to ``.laion_fmri/corrupt/`` first, since a download takes it for complete. From
+    there it is put back if nothing whole has come in its place, and removed if something has.
+
+    Parameters
+    ----------
+    broken : sequence of Broken
+    data_dir : path
+    n_jobs : int
+        ``aws s3 cp`` processes at once.
+    check : callable
+        Checks what has come.
+    watch : callable, optional
+        As in :meth:`laion_fmri.download.Run.fetch`.
+
+    Returns
+    -------
+    dict of str to Finding
+        By key: ``repaired``; ``unverified`` if nothing tells, or if the bucket has given the same
+        content twice; else the outcome before, with a reason that says why it could not be fetched.
+    """
+    said: dict[str, str] = {}  # key -> why it has not been fetched
+    try:
+        items = [item for item, _ in broken]
+        if not has_accepted_stimuli(data_dir):
+            stimuli = [i.key for i in items if i.key.startswith(dataset.STIMULI_PREFIX)]
+            said = dict.fromkeys(stimuli, f"not fetched: {_ASK_FOR_LICENCE}")
+        wanted = [item for item in items if item.key not in said]
+        if wanted:
+            said |= _fetch(wanted, data_dir, n_jobs, watch)
+        return {
+            item.key: _check_again(item, finding, data_dir, check)
+            if os.path.lexists(item.path) and find_aside(data_dir, item.key).exists()
+            else _explain(finding, said.get(item.key, "not fetched"))
+            for item, finding in broken
+        }
+    finally:
+        _put_back(data_dir)
+
+
+def _fetch(
+    items: Sequence[Expected], data_dir: Path, n_jobs: int, watch: Watch | None
+) -> dict[str, str]:
+    """Move the files aside and fetch them; return by key why one has not been fetched."""
+    said = {item.key: why for item in items if (why := _set_aside(item, data_dir))}
+    moved = [item for item in items if item.key not in said]
+    if not moved:
+        return said
+    manifest = state_dir(data_dir) / "repair.tsv"
+    try:
+        write_manifest(manifest, [Entry(*item[:4]) for item in moved])
+        config = {"subject": "all", "data_dir": str(data_dir), "manifest": str(manifest)}
+        with Run({**NOTHING_HELD_OUT, **config}, n_jobs) as run:
+            report = run.fetch(watch)
+    except LaionFmriError as error:
+        return said | {item.key: f"not fetched: {error}" for item in moved}
+    finally:
+        manifest.unlink(missing_ok=True)
+    return said | {row.key: f"not fetched: {reason}" for row, reason in report.failures()}
+
+
+def _set_aside(item: Expected, data_dir: Path) -> str | None:
+    """Move the file aside; return why that cannot be done, if so."""
+    aside = find_aside(data_dir, item.key)
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        Path(item.path).replace(aside)
+    except OSError as error:
+        return f"not fetched: it cannot be moved to {aside}: {error.strerror}"
+    return None
+
+
+def _check_again(
+    item: Expected, before: Finding, data_dir: Path, check: Callable[[Expected], Finding]
+) -> Finding:
+    after = check(item)
+    if after.outcome == "ok":
+        reason = f"it was {before.outcome}: {before.reason}"
+        return after._replace(outcome="repaired", reason=reason)
+    if after.outcome == "corrupt" and not item.sha256:
+        with contextlib.suppress(OSError):
+            if filecmp.cmp(find_aside(data_dir, item.key), item.path, shallow=False):
+                reason = f"the bucket has given the same content twice: {after.reason}"
+                return after._replace(outcome="unverified", reason=reason)
+    return _explain(after, "it has been fetched again")
+
+
+def _explain(finding: Finding, why: str) -> Finding:
+    return finding._replace(reason=f"{finding.reason}; {why}" if finding.reason else why)
+
+
+def _put_back(data_dir: Path) -> None:
+    """Put back what is aside and has nothing in its place; remove the rest."""
+    top = find_aside(data_dir, "")
+    for folder, _, names in os.walk(top, topdown=False):
+        for name in names:
+            aside = Path(folder, name)
+            target = data_dir / aside.relative_to(top)
+            with contextlib.suppress(OSError):
+                if os.path.lexists(target):
+                    aside.unlink()
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    aside.replace(target)
+        with contextlib.suppress(OSError):  # not empty: what could not be put back stays there
+            Path(folder).rmdir()
