@@ -159,6 +159,7 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
         skip={key for opened in others for job in opened.jobs for key, _ in job.objects},
     )
     targets.rule_dir = rule_dir
+    targets.obstacles = table.obstacles
     targets.limits["keeps"] = True
     targets.limits["presence"] = str(presence.path) if presence else None
     # Of single objects that a pipeline names, any number may be under way.

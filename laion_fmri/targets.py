@@ -93,6 +93,8 @@ class Targets:
         self.is_main = is_main
         self.rule_dir = rule_dir or data_dir
         self.runs_single = runs_single
+        #: What keeps a key of the selection from being fetched, in words.
+        self.obstacles: dict[str, str] = {}
         self._looked: set[str] = set()
         self._stale: set[str] = set()
         self._subjects: dict[str, list[tuple[str, Parsed]]] = {}
@@ -151,7 +153,8 @@ class Targets:
             return COMPLETE
         if refusal := self.facts.explain_held_out(key):
             raise SelectionError(refusal)
-        if obstacle := find_obstacle(f"{self.data_dir}/{key}"):
+        obstacle = find_obstacle(f"{self.data_dir}/{key}", self.data_dir)
+        if obstacle := self.obstacles.get(key) or obstacle:
             raise SelectionError(f"{key}: {obstacle}")
         check_licenses(key.startswith(dataset.STIMULI_PREFIX), self.data_dir)
         if status == "missing":

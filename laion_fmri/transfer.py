@@ -94,7 +94,7 @@ class Transfer:
         #: Whether Snakemake may remove what has arrived, once the job has failed.
         self.keeps: bool = job.get("keeps", False)
         self.slots: int | None = job.get("slots")  # transfers of this run on this machine at once
-        self.failed = False
+        self.failed = self.has_given_up = False
         self.parent = os.getppid()
 
     def run(self) -> int:
@@ -228,7 +228,7 @@ class Transfer:
             self._check_orders()
             if self.prefix is not None:
                 self._collect()
-            if not self.wanted:  # told to stop
+            if self.has_given_up:
                 return False
             if (now := self._measure()) != seen:
                 seen, heard = now, time.monotonic()
@@ -366,6 +366,7 @@ class Transfer:
         self._give_up(f"{said}: {self.data_dir} needs room for {missing:,} bytes more")
 
     def _give_up(self, reason: str) -> None:
+        self.has_given_up = True
         for key in self.unsettled.copy():
             self._settle(key, "failed", reason)
 

@@ -74,7 +74,7 @@ class Verification:
     def summarize(self, seconds: float) -> str:
         """Count the outcomes in one line."""
         counts = Counter(finding.outcome for finding in self.findings)
-        checked = [finding for finding in self.findings if finding.outcome != "extra"]
+        checked = [item for item in self.findings if item.outcome not in ("extra", "missing")]
         size = format_size(sum(finding.size for finding in checked))
         said = [f"{counts[outcome]:,} {outcome}" for outcome in OUTCOMES if counts[outcome]]
         line = f"checked {len(checked):,} files, {size}, in {seconds:.1f} s"

@@ -55,10 +55,10 @@ def test_settings_have_the_keys_that_the_catalog_reads():
 
 
 def test_settings_say_how_the_rules_get_their_software():
-    """Conda it is: each rule that runs a program has an environment, and none a container."""
+    """Conda it is: each rule that runs aws has an environment, and none a container."""
     text = "".join(path.read_text() for path in sorted(REPO.glob("workflow/rules/*.smk")))
-    counts = {word: len(re.findall(rf"^\s+{word}:", text, re.M)) for word in ("shell", "conda")}
-    assert counts["shell"] == counts["conda"] > 0
+    runs, environments = text.count("{params.aws:q}"), len(re.findall(r"^\s+conda:", text, re.M))
+    assert runs == environments > 0
     deployment = SETTINGS["usage"]["software-stack-deployment"]
     assert [name for name, works in deployment.items() if works] == ["conda"]
     assert re.findall(r"^\s*(?:container|containerized):", text, re.M) == []

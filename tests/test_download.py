@@ -82,6 +82,7 @@ def test_signature_is_the_contract():
     parameters = inspect.signature(download).parameters
     empty = inspect.Parameter.empty
     added = ["data_dir", "dry_run", "max_bandwidth", "profile"]
+    added += ["manifest", "save_manifest", "checksums", "space_check", "stall_timeout"]
     assert [*names, *added] == list(parameters)
     assert [empty, *[None] * 7, False, 1] == [parameters[name].default for name in names]
     kinds = {parameters[name].kind for name in added}

@@ -99,7 +99,7 @@ def describe_object(wildcards):
 
 
 TARGETS, TABLE = open_config()
-# What no rule makes: the end of a run where something is in the way of files.
+# What is never made, so that a run where something is in the way of files does not end well.
 OBSTACLES = [f"{TARGETS.run_dir}/obstacles"] if TABLE.obstacles else []
 # Without a network on the nodes of a cluster, the machine that submits has to fetch.
 HERE = config["fetch_on"] == "submit-host"
