@@ -110,6 +110,26 @@ class Bucket:
             if "Prefix" in item
         )
 
+    def find_part_sizes(self, key: str, size: int, parts: int) -> tuple[int, int] | None:
+        """Return the sizes in bytes of the first and the last part of an object, if they are told.
+
+        A HEAD of a part tells its size: ``partNumber`` in
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html. Stores that do not know
+        this tell that of the whole object, which is `size` bytes.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = _client(self.region, self.endpoint_url)
+        found = []
+        try:
+            for number in (1, parts):
+                answer = client.head_object(Bucket=self.name, Key=key, PartNumber=number)
+                found.append(int(answer["ContentLength"]))
+        except (BotoCoreError, ClientError):
+            return None
+        first, last = found
+        return (first, last) if first < size else None
+
     def _pages(self, prefix: str, deep: bool) -> Iterator[list[dict[str, Any]]]:
         """Yield what is new on each page: objects (with a ``Key``) and folders (a ``Prefix``)."""
         where = {"Bucket": self.name, "Prefix": prefix} | ({} if deep else {"Delimiter": "/"})

@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal, NamedTuple, get_args
 
-from laion_fmri.bucket import Bucket, _client
+from laion_fmri.bucket import Bucket
 from laion_fmri.etags import Hasher, count_parts, list_part_sizes, read_part_count
 from laion_fmri.inventory import Expected, find_aside
 from laion_fmri.keys import find_obstacle
@@ -142,7 +142,7 @@ class Checker:
         etags = {size: self._hasher.make_etag(item.path, item.size, size) for size in sizes[:1]}
         told = None
         if etag not in etags.values() and parts > 1:
-            told = self._bucket and find_part_sizes(self._bucket, item.key, item.size, parts)
+            told = self._bucket and self._bucket.find_part_sizes(item.key, item.size, parts)
             if not told:
                 etags |= self._hasher.make_etags(item.path, item.size, sizes[1:])
             elif (parts - 1) * told[0] + told[1] != item.size:
@@ -159,27 +159,6 @@ class Checker:
             return _judge(f"ETag in {parts:,} parts", found, etag)
         self._unexplained[item.key] = parts
         return "unverified", f"no usual part size explains the ETag of its {parts:,} parts"
-
-
-def find_part_sizes(bucket: Bucket, key: str, size: int, parts: int) -> tuple[int, int] | None:
-    """Return the sizes in bytes of the first and the last part of an object, if they are told.
-
-    A HEAD of a part tells its size: ``partNumber`` in
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html. Stores that do not know
-    this tell that of the whole object, which is `size` bytes.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    client = _client(bucket.region, bucket.endpoint_url)
-    found = []
-    try:
-        for number in (1, parts):
-            answer = client.head_object(Bucket=bucket.name, Key=key, PartNumber=number)
-            found.append(int(answer["ContentLength"]))
-    except (BotoCoreError, ClientError):
-        return None
-    first, last = found
-    return (first, last) if first < size else None
 
 
 def _judge(what: str, found: str, wanted: str) -> tuple[Outcome, str]:

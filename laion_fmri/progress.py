@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 from laion_fmri.keys import Row
@@ -37,8 +37,13 @@ def show_progress(targets: Targets, rows: Sequence[Row]) -> Iterator[Callable[[]
         total = sum(sizes.values())
         return Progress(len(arrived), len(sizes), min(done, total), total)
 
-    with _show_live(measure) if sys.stderr.isatty() else _show_lines(measure) as on_tick:
+    with show(measure) as on_tick:
         yield on_tick
+
+
+def show(measure: Callable[[], Progress]) -> AbstractContextManager[Callable[[], None]]:
+    """Show what `measure` returns, live on a terminal and else a line now and then, when called."""
+    return _show_live(measure) if sys.stderr.isatty() else _show_lines(measure)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ neither does the AWS CLI, which does not compare an object that comes in parts. 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from laion_fmri.download import Values, Watch, read_n_jobs
 from laion_fmri.errors import list_some
 from laion_fmri.etags import Hasher
 from laion_fmri.inventory import take_inventory
-from laion_fmri.progress import Progress, _show_lines, _show_live, format_size
+from laion_fmri.progress import Progress, format_size, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +86,7 @@ class Verification:
 def show_check() -> Iterator[Callable[[Progress], None]]:
     """Show how far a check is, in what the function in hand is called with; on stderr."""
     latest = Progress(0, 0, 0, 0)
-    with (_show_live if sys.stderr.isatty() else _show_lines)(lambda: latest) as on_tick:
+    with show(lambda: latest) as on_tick:
 
         def progress(now: Progress) -> None:
             nonlocal latest
