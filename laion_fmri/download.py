@@ -31,12 +31,11 @@ from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
-from laion_fmri.opening import make_targets, read_positive
+from laion_fmri.opening import explain_full_disk, make_targets, read_positive
 from laion_fmri.profiles import find_profile
 from laion_fmri.runner import Outcome, Snakemake, run_workflow
-from laion_fmri.staging import Presence, enter, has_others, restore_kept
+from laion_fmri.staging import Presence, clear_up, enter, has_others
 from laion_fmri.targets import Targets
-from laion_fmri.transfer import STOP
 from laion_fmri.versions import compare_checksums, find_table, read_paths
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class Run:
         is_first = not state_dir(self.data_dir).exists()
         starts = is_first and not dry_run and is_writable(self.data_dir)
         if not dry_run:
-            restore_kept(self.data_dir)
+            clear_up(self.data_dir)
         self._presence: Presence | None = None
         self._snakemake = Snakemake() if starts else None
         try:
@@ -173,7 +172,7 @@ class Run:
         if self._presence:
             self._presence.close()
             self._presence = None
-            restore_kept(self.data_dir)
+            clear_up(self.data_dir)
 
     def plan(self) -> Targets:
         """Return the targets and the jobs that fetch them; check that they can be fetched."""
@@ -264,16 +263,10 @@ class Run:
 
     def _explain_full_disk(self, run_dir: Path, said: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """Say of all that the disk had no room for how much is needed, if it stopped the run."""
-        if not (run_dir / STOP).exists():
-            return {}
         missing = [row for row in self.table.rows if compare(row.path, row.size) != "complete"]
-        disk = os.statvfs(self.data_dir)
-        why = (run_dir / STOP).read_text() or "the disk takes no more files"
-        reason = (
-            f"stopped early: {why}; {self.data_dir} needs room for "
-            f"{sum(row.size for row in missing):,} bytes more, and has "
-            f"{disk.f_bavail * disk.f_frsize:,}"
-        )
+        reason = explain_full_disk(run_dir, self.data_dir, sum(row.size for row in missing))
+        if reason is None:
+            return {}
         refused = {key for key, outcome in said.items() if outcome.outcome == "denied"}
         return {row.key: Outcome("failed", reason) for row in missing if row.key not in refused}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from laion_fmri import staging
 from laion_fmri.aws import find_aws_command
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import (
+    StrPath,
     check_data_dir,
     check_room,
     clean_config,
@@ -33,6 +35,7 @@ from laion_fmri.licenses import check_licenses
 from laion_fmri.plan import plan_for_cluster, plan_jobs
 from laion_fmri.runner import read_outcomes
 from laion_fmri.targets import Targets, read_targets
+from laion_fmri.transfer import STOP
 from laion_fmri.versions import find_table
 
 
@@ -139,7 +142,7 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
             if (folder / "table.json").exists():
                 return read_targets(folder, rules=process.rules or None), Table([])
         return Targets(data_dir, str(run_dir), bucket, given, [], sizes={}), Table([])
-    staging.restore_kept(Path(data_dir))
+    staging.clear_up(Path(data_dir))
     table = _find(config, bucket, data_dir)
     others = _find_others(data_dir)
     if process.find_aws and any(row.key not in table.obstacles for row in table.incomplete()):
@@ -147,6 +150,7 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
     # What another run has brought meanwhile stays; what it brings from now on, it keeps for us.
     if presence := staging.enter(run_dir):
         _Opened.presences[str(run_dir)] = presence
+        atexit.register(presence.close)  # if it does not get as far as close_targets
     table.compare_again()
     targets = make_targets(
         table,
@@ -184,18 +188,35 @@ def close_targets(targets: Targets) -> list[str]:
     """
     if presence := _Opened.presences.pop(targets.run_dir, None):
         presence.close()
-        staging.restore_kept(Path(targets.data_dir))
+        staging.clear_up(Path(targets.data_dir))
     said = read_outcomes(targets)
     paths = {key: f"{targets.data_dir}/{key}" for job in targets.jobs for key, _ in job.objects}
     missing = [key for key in paths if compare(paths[key], targets.sizes[key]) != "complete"]
-    if not (targets.is_main and said and missing):  # no transfer has begun in a dry run
+    needed = sum(targets.sizes[key] for key in missing)
+    stopped = explain_full_disk(targets.run_dir, targets.data_dir, needed)
+    if not (stopped or is_writable(Path(targets.data_dir))):  # nothing has been recorded, then
+        stopped = str(not_writable(Path(targets.data_dir)))
+    if not (targets.is_main and (said or stopped) and missing):  # nothing has begun in a dry run
         return []
     reasons = [f"{key}: {said[key].reason}" for key in missing if key in said and said[key].reason]
     return [
-        *reasons,
+        *([stopped] if stopped else reasons),
         f"{len(paths) - len(missing):,} of {len(paths):,} files have arrived; run the same again "
         "to fetch what is missing",
     ]
+
+
+def explain_full_disk(run_dir: StrPath, data_dir: StrPath, needed: int) -> str | None:
+    """Say why a run was stopped early for want of room, and for how many bytes; None if not."""
+    try:
+        why = Path(run_dir, STOP).read_text() or "the disk takes no more files"
+    except OSError:
+        return None
+    disk = os.statvfs(data_dir)
+    return (
+        f"stopped early: {why}; {data_dir} needs room for {needed:,} bytes more, and has "
+        f"{disk.f_bavail * disk.f_frsize:,}"
+    )
 
 
 def _find_others(data_dir: str) -> list[Targets]:

@@ -82,7 +82,8 @@ class Presence:
 
     def close(self) -> None:
         """Take the sign away; nothing if that is done."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or on a disk that is read-only by now
+            self.path.unlink()
         self._file.close()
 
 
@@ -97,7 +98,7 @@ def enter(run_dir: Path) -> Presence | None:
 def has_others(data_dir: Path, own: Path | None = None) -> bool:
     """Whether a run lives in `data_dir` whose sign is not `own`; signs of the dead are removed."""
     signs = set((data_dir / STATE_DIR / "runs").glob("*/alive-*")) - {own}
-    return any(_is_held(sign) for sign in signs)
+    return sum(map(_is_held, signs)) > 0  # asks all, so that those of all the dead are removed
 
 
 def _is_held(sign: Path) -> bool:
@@ -152,7 +153,7 @@ def find_kept(data_dir: Path, key: str) -> Path:
 
 
 def keep(data_dir: Path, key: str, staged: Path) -> None:
-    """Keep a second link to what has arrived, for :func:`recall` and :func:`restore_kept`.
+    """Keep a second link to what has arrived, for :func:`recall` and :func:`clear_up`.
 
     Snakemake removes the outputs of a job before it starts, though another run may have brought
     them by then, and in the end those of a job that has failed, unless it is told to keep them.
@@ -181,14 +182,20 @@ def recall(data_dir: Path, key: str, size: int, staging: Path) -> bool:
     return True
 
 
-def restore_kept(data_dir: Path) -> None:
+def clear_up(data_dir: Path) -> None:
     """Put back what arrived beside an object that failed and was removed with it.
 
-    While another run lives, what is kept may be its own, and is left to it.
+    And remove what those who were killed have left. While another run lives, what is kept or being
+    written may be its own, and is left to it.
     """
-    top = data_dir / STATE_DIR / "kept"
-    if not top.exists() or has_others(data_dir):
+    sweep_staging(data_dir)
+    state = data_dir / STATE_DIR
+    top = state / "kept"
+    if has_others(data_dir):
         return
+    for scratch in (*state.glob("stamp.*.tmp"), *state.glob("runs/*/*.tmp")):
+        with contextlib.suppress(OSError):
+            scratch.unlink()
     for folder, _, names in os.walk(top):
         for name in names:
             kept = Path(folder, name)

@@ -18,6 +18,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,8 +163,7 @@ class Transfer:
                 return
             messages = self._run_aws()
             self._collect(times_count=not aws.cannot_set_times(messages))
-            start = len(self.prefix or "")
-            if said := aws.read_disk_error(messages, [key[start:] for key in self.sizes]):
+            if said := self._read_disk_error(messages):
                 self._stop_run(said)
             self._judge(messages)
         for key in self.wanted.copy():
@@ -195,7 +195,7 @@ class Transfer:
             except OSError as error:
                 return f"the AWS CLI {self.aws[0]} cannot be started: {error.strerror}"
             try:
-                stalled = self._wait_for(process)
+                stalled = self._wait_for(process, messages.fileno())
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -209,6 +209,10 @@ class Transfer:
             return ""
         return said or f"aws ended with exit status {process.returncode}"
 
+    def _read_disk_error(self, messages: str) -> str | None:
+        start = len(self.prefix or "")
+        return aws.read_disk_error(messages, [key[start:] for key in self.sizes])
+
     def _make_filters(self) -> list[str]:
         """Return the options that select what is wanted, in as few patterns as that takes."""
         start = len(self.prefix or "")
@@ -218,8 +222,12 @@ class Transfer:
             return aws.make_filters(self.patterns, [*self.exclusions, *left_out])
         return aws.make_filters([aws.escape_pattern(key[start:]) for key in self.wanted])
 
-    def _wait_for(self, process: subprocess.Popen[Any]) -> bool:
-        """Wait for `process`, moving what arrives; return whether it was ended for its silence."""
+    def _wait_for(self, process: subprocess.Popen[Any], messages: int) -> bool:
+        """Wait for `process`, moving what arrives; return whether it was ended for its silence.
+
+        On a full disk aws would still ask for every other object, so what it says into the file
+        `messages` is looked at meanwhile.
+        """
         seen: object = None
         heard = time.monotonic()
         while process.poll() is None:
@@ -228,7 +236,7 @@ class Transfer:
             self._check_orders()
             if self.prefix is not None:
                 self._collect()
-            if self.has_given_up:
+            if self.has_given_up or self._read_disk_error(_peek(messages)):
                 return False
             if (now := self._measure()) != seen:
                 seen, heard = now, time.monotonic()
@@ -357,6 +365,8 @@ class Transfer:
 
     def _stop_run(self, said: str) -> None:
         """Give up, and keep the other transfers of the run from trying their luck."""
+        # What is of no use any more makes room for saying so.
+        shutil.rmtree(self.staging / "objects", ignore_errors=True)
         with contextlib.suppress(OSError):
             (self.run_dir / STOP).write_text(said)
         self._give_up_for_disk(said)
@@ -397,6 +407,11 @@ def _has_page(key: str, staged: Path) -> bool:
             if beginning.startswith((b"<!doctype html", b"<html")):
                 return True
     return False
+
+
+def _peek(file: int) -> str:
+    """Read what another process is writing to `file`, without moving its place in it."""
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -34,7 +34,7 @@ def test_wheel_holds_the_package_and_the_workflow_and_nothing_else(wheel: Path) 
     """Every module and every file of the workflow is in the wheel, and no other file."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {f"laion_fmri/{path.name}" for path in (ROOT / "laion_fmri").glob("*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "laion_fmri").rglob("*.py")}
     workflow = {
         f"laion_fmri/{path.relative_to(ROOT)}"
         for path in (ROOT / "workflow").rglob("*")

@@ -1,0 +1,74 @@
+"""The command ``verify``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from laion_fmri.commands.output import (
+    DONE,
+    FAILED,
+    add_command,
+    add_filters,
+    be_quiet,
+    read_config,
+    read_number,
+    say,
+)
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parsers `commands`."""
+    verify = add_command(
+        commands, "verify", _run_verify, "check the content of the files that are here"
+    )
+    verify.epilog = (
+        "example: laion-fmri verify --subject sub-03 --repair. Without --subject, whatever is here "
+        "is checked; with it, or with a manifest, what is not here is missing. Exit status: 0 all "
+        "is right, 1 something is corrupt or missing, 2 bad usage, 130 interrupted."
+    )
+    add_filters(verify, "sub-03, 03, or all", "also check all of stimuli/")
+    verify.add_argument(
+        "--manifest", metavar="FILE", help="compare with this manifest, without the network"
+    )
+    verify.add_argument(
+        "--repair", action="store_true", help="fetch again what is corrupt or partial"
+    )
+    verify.add_argument(
+        "--n-jobs", metavar="N", help="files to read at once (default: as many as CPUs)"
+    )
+    verify.add_argument("--data-dir", metavar="DIR", help="where the files are, this time")
+    verify.add_argument(
+        "--quiet", action="store_true", help="print nothing but warnings and errors"
+    )
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from laion_fmri.progress import show_progress
+    from laion_fmri.verify import BROKEN, FAILURES, Check, read_threads, show_check, spell
+
+    config = read_config(arguments)
+    n_jobs = read_threads(arguments.n_jobs and read_number(arguments.n_jobs))
+    tell: Callable[[str], object] = be_quiet if arguments.quiet else print
+    started = time.monotonic()
+    options = {"manifest": arguments.manifest, "repairs": arguments.repair}
+    with Check(config, n_jobs, **options) as check:
+        with nullcontext() if arguments.quiet else show_check() as progress:
+            found = check.run(progress)
+        if arguments.repair:
+            found = check.repair(found, None if arguments.quiet else show_progress)
+    for finding in found.select(*FAILURES):
+        say(f"error: {spell(finding.key)}: {finding.outcome}: {finding.reason}")
+    if found.select(*BROKEN) and not arguments.repair:
+        say("run the same with --repair to fetch again what is corrupt or partial")
+    if found.select("missing"):
+        say("what is missing can be fetched with 'laion-fmri download'")
+    if unverified := found.explain_unverified():
+        say(f"warning: {unverified}")
+    if extras := found.explain_extras():
+        tell(extras)
+    tell(found.summarize(time.monotonic() - started))
+    return FAILED if found.select(*FAILURES) else DONE
