@@ -36,6 +36,12 @@ DENIED = ("denied", "access denied (403)")
 GONE = ("failed", "no longer in the bucket (404)")
 #: Outcome and reason of what need not be tried again.
 FINAL = {"403": DENIED, "AccessDenied": DENIED, "404": GONE, "NoSuchKey": GONE}
+#: What aws makes of answers that are not S3's: one without the headers of an object, or a redirect.
+_NO_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
+PAGE = (
+    "an HTML page has come in its place; is there a login page (captive portal) in between? "
+    "Sign in with a browser, or try from another network"
+)
 #: What a disk says that takes no more files; there is no point in going on.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _DISK_ERROR = re.compile(r"\[Errno ({})\]".format("|".join(map(str, DISK_ERRORS))))
@@ -146,6 +152,11 @@ def read_refusal(line: str, key: str) -> tuple[str, str] | None:
     """Return outcome and reason if a `line` about `key` says that it is refused for good."""
     said = _ERROR.search(line.replace(key, ""))
     return FINAL.get(said[1]) if said else None
+
+
+def explain(line: str) -> str:
+    """Return a `line` of aws's in words, where it does not say what has happened."""
+    return f"{PAGE} ({line})" if _NO_S3.search(line) else line
 
 
 def read_disk_error(messages: str, names: Iterable[str]) -> str | None:

@@ -29,6 +29,8 @@ ROUNDS = 3
 IDLE_PAGES = 10
 #: What the documents of S3 begin with: a listing or an error, after the XML declaration.
 S3_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?<(?:\w+:)?(?:ListBucketResult|Error)\b")
+#: The beginning of a document, which breaks off before it has told what it is.
+HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
 
 _MAKING = threading.Lock()
 
@@ -219,14 +221,15 @@ def _refuse_no_listing(response_dict: dict[str, Any], **_more: Any) -> None:
     """Refuse an answer that is no document of S3, which botocore would take for an empty listing.
 
     A captive portal answers any request with its login page, or leads there (3xx), or says so with
-    the status 511 of RFC 6585. An answer without a word is none: it is asked for again.
+    the status 511 of RFC 6585. What breaks off at once is asked for again, like half a listing.
     """
     status, body = response_dict["status_code"], response_dict["body"]
-    if status < 300 and not body.strip():
+    if status < 300 and HALF_DOCUMENT.match(body):
         response_dict["status_code"] = 500
-    elif (status < 500 or status == 511) and not S3_DOCUMENT.match(body):
-        if status < 400 or body.strip():
-            raise _NoListing
+        return
+    is_of_portal = status < 400 or status == 511 or (status < 500 and body.strip())
+    if is_of_portal and not S3_DOCUMENT.match(body):
+        raise _NoListing
 
 
 def _read_status(error: Any) -> int:

@@ -1,4 +1,4 @@
-"""The guided run behind ``laion-fmri demo``: the real command on the sample bucket."""
+"""What is behind ``laion-fmri demo``: a guided run on the sample bucket, or the bucket alone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from laion_fmri.aws import find_aws_command
+from laion_fmri.errors import ConfigError
 from laion_fmri.sample import serve_sample
+
+#: Where the sample bucket is served for other programs, unless a port is named.
+PORT = 8047
 
 STEPS = (
     (
@@ -68,6 +73,45 @@ def run_demo() -> int:
             if file.is_file() and ".laion_fmri" not in file.parts:
                 _say(f"  {file.relative_to(data_dir)} ({file.stat().st_size:,} bytes)")
     _say("\nDone; the server is stopped and the files of this demo are removed.")
+    return 0
+
+
+def serve_until_interrupted(port: int = PORT) -> int:
+    """Serve the sample bucket on loopback for other programs, until Ctrl-C.
+
+    Parameters
+    ----------
+    port : int
+        0 takes a free one.
+
+    Returns
+    -------
+    int
+        0, once it has been interrupted.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the extra ``demo`` is not installed.
+    ConfigError
+        If nothing can be served at this port: it is taken, reserved, or there is no such port.
+    """
+    try:
+        serving = serve_sample(port=port)
+        server = serving.__enter__()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot serve at port {port} of 127.0.0.1 ({error}); name another one, such as "
+            f"--serve {PORT + 1}, or 0 for any that is free"
+        ) from None
+    try:
+        _say("A sample of the bucket is served until Ctrl-C. To use it, in another terminal:")
+        _say(f"  export LAION_FMRI_ENDPOINT_URL={server.endpoint_url}")
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        _say("the server is stopped")
+    finally:
+        serving.__exit__(None, None, None)
     return 0
 
 

@@ -41,18 +41,18 @@ ATTEMPTS = 3
 BACKOFF = 2.0
 #: Seconds between two looks at what has arrived.
 TICK = 0.5
+#: Seconds between two looks at whether another run is done with an object, at most.
+LONGEST_PAUSE = 5.0
 #: Seconds without a byte after which aws is ended and tried again, unless the job says otherwise.
 STALL_TIMEOUT = 60.0
+#: Seconds more that aws has for its first byte: to start can take that long on a busy machine.
+START = 5.0
 #: In the folder of a run, once the disk takes no more files: why no transfer is to start.
 STOP = "stop"
 #: What a recursive copy that ends well without an object has to say about it.
 UNLISTED = "not in the listing that aws has made"
 
 CHANGED = "the object has been replaced in the bucket since it was listed"
-PAGE = (
-    "an HTML page has come in its place; is there a login page (captive portal) in between? "
-    "Sign in with a browser, or try from another network"
-)
 
 
 def main(argv: list[str]) -> int:
@@ -113,6 +113,7 @@ class Transfer:
     def _fetch_all(self) -> None:
         """Fetch what nobody else is fetching, then wait for the rest, or fetch it after all."""
         claims = staging.Claims(self.data_dir)
+        pause = TICK
         while self.unsettled:
             taken = claims.take(self.unsettled)
             for key in taken:
@@ -124,8 +125,14 @@ class Transfer:
                     self._fetch_wanted()
             claims.drop(taken)
             if self.unsettled:
-                time.sleep(TICK)
-                self._check_orders()
+                pause = TICK if taken else min(1.5 * pause, LONGEST_PAUSE)
+                self._wait(pause)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.unsettled and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(TICK, left))
+            self._check_orders()
 
     def _is_here(self, key: str) -> bool:
         try:
@@ -157,7 +164,7 @@ class Transfer:
     def _fetch_wanted(self) -> None:
         for attempt in range(ATTEMPTS):
             if attempt:
-                time.sleep(BACKOFF * 2 ** (attempt - 1))
+                self._wait(BACKOFF * 2 ** (attempt - 1))
             self._check_orders()
             if not self.wanted:
                 return
@@ -228,8 +235,8 @@ class Transfer:
         On a full disk aws would still ask for every other object, so what it says into the file
         `messages` is looked at meanwhile.
         """
-        seen: object = None
-        heard = time.monotonic()
+        seen = self._measure()
+        heard = time.monotonic() + START  # by then aws has begun
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=TICK)
@@ -316,7 +323,7 @@ class Transfer:
             elif refusal := aws.read_refusal(line, key):
                 self._settle(key, *refusal)
             elif messages and not is_silent:
-                self.unsettled[key] = line
+                self.unsettled[key] = aws.explain(line)
             elif self.unsettled[key] == UNLISTED:
                 self._settle(key, *aws.GONE)
             else:
@@ -332,7 +339,7 @@ class Transfer:
             now = datetime.fromtimestamp(stat.st_mtime, UTC)
             self._settle(key, "failed", f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}")
         elif is_page:
-            self.unsettled[key] = PAGE
+            self.unsettled[key] = aws.PAGE
         else:
             self.unsettled[key] = f"{sizes}: it has changed, or something else has answered"
 
