@@ -5,7 +5,7 @@ BIN := .venv/bin
 export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo example test test-faults lint format bench clean
+.PHONY: demo docs example test test-faults lint format bench clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
@@ -20,7 +20,7 @@ test: .venv/test.done .venv-aws/done
 
 # What takes long: runs that are killed at random moments, and the like.
 test-faults: .venv/test.done .venv-aws/done
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m faults --numprocesses 3
 
 lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff check .
@@ -33,6 +33,10 @@ format: .venv/dev.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow examples
+
+# The site is in build/site afterwards; nothing is fetched for it, and it loads nothing from elsewhere.
+docs: .venv/docs.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Takes an hour or two; make bench BENCH=--quick shows in minutes that it runs. Needs nginx and curl.
 bench: .venv/bench.done .venv-aws/done

@@ -101,7 +101,7 @@ def make_environment(config_file: Path) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("AWS_") or name == "AWS_CA_BUNDLE"
+        if not name.startswith("AWS_") or (name == "AWS_CA_BUNDLE" and value)
     }
     return environment | {
         "AWS_CONFIG_FILE": str(config_file),

@@ -1,38 +1,24 @@
-"""Unsigned listings of the bucket. The only module that talks to the network itself."""
+"""Unsigned listings of the bucket. Only this module talks to the network, through its client."""
 
 from __future__ import annotations
 
-import gc
 import os
-import re
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
 from laion_fmri.address import check_bucket, check_endpoint, check_region
+from laion_fmri.client import NoListingError, get_client
+from laion_fmri.client import pause_collector as pause_collector
 from laion_fmri.errors import BucketError
 
-#: Seconds to wait for a connection, and for the next bytes of an answer: S3 starts to answer within
-#: one, so silence means that nothing will come.
-CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 15.0
-#: Requests for a page before it is given up, each after a longer pause: 3.5 s on average for all.
-ATTEMPTS = 4
-#: Rounds of these where the server answers, but with an error of its own, with half an answer, or
-#: with none: of 12 requests one gets through, though every third were to fail.
+#: Rounds of requests for a page where something answers, but with an error of its own, half a
+#: page, or none: of 12 requests one gets through, though every third were to fail.
 ROUNDS = 3
 #: Pages without anything new, one after the other, of a listing that goes in circles.
 IDLE_PAGES = 10
-#: What the documents of S3 begin with: a listing or an error, after the XML declaration.
-S3_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?<(?:\w+:)?(?:ListBucketResult|Error)\b")
-#: The beginning of a document, which breaks off before it has told what it is.
-HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
-
-_MAKING = threading.Lock()
 
 
 class ListedObject(NamedTuple):
@@ -121,7 +107,7 @@ class Bucket:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        client = _client(self.region, self.endpoint_url)
+        client = get_client(self.region, self.endpoint_url)
         found = []
         try:
             for number in (1, parts):
@@ -163,10 +149,10 @@ class Bucket:
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
         from botocore.parsers import ResponseParserError
 
-        passing = (ClientError, ConnectionClosedError, ResponseParserError, _NoListing)
+        passing = (ClientError, ConnectionClosedError, ResponseParserError, NoListingError)
         for left in reversed(range(ROUNDS)):
             try:
-                client = _client(self.region, self.endpoint_url)
+                client = get_client(self.region, self.endpoint_url)
                 page: dict[str, Any] = client.list_objects_v2(**where)
                 return page
             except passing as error:
@@ -189,7 +175,7 @@ class Bucket:
                     "endpoint"
                 )
             reason, advice = f"the server is in trouble ({code})", "try again later"
-        elif isinstance(error, _NoListing):
+        elif isinstance(error, NoListingError):
             reason = "the endpoint answered with something that is no S3 listing"
             advice = (
                 "is there a login page (captive portal) in between? Sign in with a browser, or "
@@ -213,110 +199,6 @@ class Bucket:
             raise self._explain(error) from error
 
 
-class _NoListing(Exception):  # noqa: N818 - told as a BucketError
-    """What has answered is not S3."""
-
-
-def _refuse_no_listing(response_dict: dict[str, Any], **_more: Any) -> None:
-    """Refuse an answer that is no document of S3, which botocore would take for an empty listing.
-
-    A captive portal answers any request with its login page, or leads there (3xx), or says so with
-    the status 511 of RFC 6585. What breaks off at once is asked for again, like half a listing.
-    """
-    status, body = response_dict["status_code"], response_dict["body"]
-    if status < 300 and HALF_DOCUMENT.match(body):
-        response_dict["status_code"] = 500
-        return
-    is_of_portal = status < 400 or status == 511 or (status < 500 and body.strip())
-    if is_of_portal and not S3_DOCUMENT.match(body):
-        raise _NoListing
-
-
 def _read_status(error: Any) -> int:
     """Return the HTTP status of botocore's ClientError."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _client(region: str, endpoint_url: str | None) -> Any:
-    """Return the client for a region and endpoint, made once however many threads ask for it."""
-    with _MAKING:
-        return _make_client(region, endpoint_url, _find_certificates())
-
-
-@lru_cache(maxsize=8)  # making a client takes longer than listing a session
-def _make_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
-    with pause_collector():
-        return _load_client(region, endpoint_url, certificates)
-
-
-@contextmanager
-def pause_collector() -> Iterator[None]:
-    """Spare what makes a great many objects and no garbage a fifth of its time or more.
-
-    The collector would look at all of them again and again.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _load_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
-    import boto3
-    import botocore.session
-    from botocore import UNSIGNED
-    from botocore.config import Config
-    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
-
-    # A session that reads neither the user's AWS files nor their environment, whatever botocore
-    # comes to read there.
-    nowhere = {
-        name: (None, None, default, convert)
-        for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
-    }
-    nowhere["config_file"] = nowhere["credentials_file"] = (None, None, os.devnull, None)
-    core = botocore.session.Session(session_vars=nowhere)
-    factory = core.get_component("response_parser_factory")
-    factory.set_parser_defaults(timestamp_parser=_parse_time)
-    session = boto3.Session(botocore_session=core)
-    client = session.client(
-        "s3",
-        region_name=region,
-        endpoint_url=endpoint_url,
-        verify=certificates,
-        config=Config(
-            signature_version=UNSIGNED,
-            ignore_configured_endpoint_urls=True,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
-            max_pool_connections=16,
-            s3={"addressing_style": "path"} if endpoint_url else None,
-        ),
-    )
-    # botocore calls the handlers of wildcards first, and has one that hides the status from others.
-    client.meta.events.register_first("before-parse.*.ListObjectsV2", _refuse_no_listing)
-    return client
-
-
-def _find_certificates() -> str | bool:
-    """Return the file of the certificates to trust, or True for those that come with botocore.
-
-    Never an empty text, as from ``AWS_CA_BUNDLE=``, for which older botocores check nothing at all.
-    """
-    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-    return next((value for value in map(os.environ.get, names) if value and value.strip()), True)
-
-
-def _parse_time(value: Any) -> datetime:
-    """Read the time of an object; botocore's own way, for any spelling, is half of a listing."""
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        from botocore.utils import parse_timestamp
-
-        parsed: datetime = parse_timestamp(value)
-        return parsed

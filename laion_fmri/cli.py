@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
 from laion_fmri import __version__
-from laion_fmri.commands import browse, download, settings, verify
+from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
 from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
 from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` and return its exit status."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what can come next
+        completion.answer_shell(parser)
+    arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
@@ -29,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status: int = arguments.run(arguments)
         except KeyboardInterrupt as stop:
             notes = getattr(stop, "__notes__", ["run the same again to go on where it stopped"])
-            say(f"interrupted; {'; '.join(notes)}")
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                say(f"interrupted; {'; '.join(notes)}")
             status = INTERRUPTED
         except (BucketError, NoSpaceError, WorkflowFailedError) as error:
             say(f"error: {error}")
@@ -42,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()
             status = DONE
+        except OSError as error:
+            if error.errno != errno.EIO or error.filename:
+                raise
+            status = INTERRUPTED  # the terminal that it wrote to is gone
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -58,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"laion-fmri {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (browse, download, verify, settings):
+    for module in (browse, status, download, verify, remove, settings, completion):
         module.add(commands)
     return parser
 

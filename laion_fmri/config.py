@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,10 +106,10 @@ def check_data_dir(path: Path) -> None:
             f"the data directory {path} does not exist; create it with 'laion-fmri config "
             f"--data-dir {path}' or mkdir, or choose another"
         )
-    if "{" in str(path):
+    if re.search("[{}]|<.*>", str(path)):
         raise DataDirError(
-            f"the path {path} has a brace in it, which Snakemake would read as a wildcard; choose "
-            "a data directory without one"
+            f"the path {path} has a brace or a <name> in it, which Snakemake would read as a "
+            "wildcard; choose a data directory without one"
         )
     if not path.is_dir():
         raise DataDirError(f"the data directory {path} is a file; choose a directory")
@@ -157,7 +159,7 @@ def check_room(path: StrPath, sizes: Sequence[int]) -> None:
 
 def write_atomically(file: Path, text: str) -> None:
     """Write `text` to `file` so that a reader sees the old or the new content, never a part."""
-    scratch = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    scratch = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}.tmp")
     scratch.write_text(text)
     scratch.replace(file)
 

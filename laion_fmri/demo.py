@@ -8,14 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from laion_fmri.aws import find_aws_command
-from laion_fmri.errors import ConfigError
+from laion_fmri.errors import BucketError
 from laion_fmri.sample import serve_sample
-
-#: Where the sample bucket is served for other programs, unless a port is named.
-PORT = 8047
 
 STEPS = (
     (
@@ -76,7 +74,7 @@ def run_demo() -> int:
     return 0
 
 
-def serve_until_interrupted(port: int = PORT) -> int:
+def serve_until_interrupted(port: int) -> int:
     """Serve the sample bucket on loopback for other programs, until Ctrl-C.
 
     Parameters
@@ -93,25 +91,22 @@ def serve_until_interrupted(port: int = PORT) -> int:
     ------
     MissingDependencyError
         If the extra ``demo`` is not installed.
-    ConfigError
-        If nothing can be served at this port: it is taken, reserved, or there is no such port.
+    BucketError
+        If the port is taken or reserved, or there is no such port.
     """
-    try:
-        serving = serve_sample(port=port)
-        server = serving.__enter__()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"cannot serve at port {port} of 127.0.0.1 ({error}); name another one, such as "
-            f"--serve {PORT + 1}, or 0 for any that is free"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(serve_sample(port=port))
+        except (OSError, OverflowError) as error:
+            raise BucketError(
+                f"the sample bucket cannot be served at port {port} ({error}); name another, "
+                "or 0 for any that is free"
+            ) from None
         _say("A sample of the bucket is served until Ctrl-C. To use it, in another terminal:")
         _say(f"  export LAION_FMRI_ENDPOINT_URL={server.endpoint_url}")
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        _say("the server is stopped")
-    finally:
-        serving.__exit__(None, None, None)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    _say("the server is stopped")
     return 0
 
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.bids import parse_key
+from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import StrPath, find_data_dir
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.filters import AVERAGES, Selection
-from laion_fmri.keys import Row, find_keys, list_subjects
+from laion_fmri.filters import AVERAGES, FILTERS, Selection
+from laion_fmri.keys import Row, Table, find_keys, list_subjects
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: What stands for the value of an entity that a key does not carry; of ``ses``, it is ``averages``.
+NO_VALUE = "(none)"
+#: A data directory in which nothing is.
+NOWHERE = "/nonexistent"
+
+
+class EntityValue(NamedTuple):
+    """A value of an entity, and the files that carry it; `bytes` is their size.
+
+    If `held_out`, all of them are listed, but not given out; else only what is given out counts.
+    """
+
+    entity: str
+    value: str
+    files: int
+    bytes: int
+    held_out: bool
 
 
 class Holding(NamedTuple):
@@ -97,6 +117,86 @@ def describe(
     return pd.DataFrame(count_holdings(subject, data_dir), columns=list(Holding._fields))
 
 
+def list_entities(
+    subject: str | Iterable[str] = "all",
+    *,
+    ses: str | Iterable[str] | None = None,
+    task: str | Iterable[str] | None = None,
+    space: str | Iterable[str] | None = None,
+    desc: str | Iterable[str] | None = None,
+    stat: str | Iterable[str] | None = None,
+    suffix: str | Iterable[str] | None = None,
+    extension: str | Iterable[str] | None = None,
+    include_stimuli: bool = False,
+) -> pd.DataFrame:
+    """List the values that each filter of a download can have, with what carries them.
+
+    Parameters
+    ----------
+    subject : str or list of str
+    ses, task, space, desc, stat, suffix, extension : str or list of str, optional
+        Count only the files that pass these filters, see :func:`laion_fmri.keys.key_table`. What
+        a download brings along besides, the maps for the brain mask and the files at the root of
+        the bucket, is not counted.
+    include_stimuli : bool
+        Whether to count ``stimuli/`` as well.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each entity and value, with the columns ``entity`` (in the order of the
+        filters), ``value`` (bare; ``averages`` for the ``ses`` of files without a session, and
+        ``(none)`` for those without another entity, which pass any filter on it), ``files``,
+        ``bytes`` and ``held_out``. Of a value that is held out, all files are listed but not given
+        out; elsewhere only those that are given out count.
+
+    Raises
+    ------
+    SubjectNotFoundError, SelectionError, TypeError, BucketError
+        As :func:`laion_fmri.keys.key_table`.
+
+    Warns
+    -----
+    SelectionWarning
+        If a filter value matches nothing.
+    """
+    config = dict(locals())
+    import pandas as pd
+
+    found, table = count_entities(config)
+    table.announce()
+    return pd.DataFrame(found, columns=list(EntityValue._fields))
+
+
+def count_entities(config: Mapping[str, Any]) -> tuple[list[EntityValue], Table]:
+    """Count what :func:`list_entities` shows, without pandas; also return the table that it is of.
+
+    The `config` has subject and filters, as :meth:`laion_fmri.filters.Selection.from_config` takes
+    them. Nothing counts as held out in the table.
+    """
+    selection = Selection.from_config(config)
+    everything = replace(selection, held_out_sessions=(), restricted_keys=())
+    table = find_keys(everything, Bucket.from_config(config), NOWHERE)
+    counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+    for row in table.rows:
+        parsed = Parsed(*row[4:12])
+        is_stimulus = row.key.startswith(dataset.STIMULI_PREFIX)
+        if row.key in dataset.ROOT_FILES or not (is_stimulus or selection.matches(parsed)):
+            continue
+        held_out = selection.is_held_out(row.key, parsed)
+        for name in FILTERS:
+            value = getattr(parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
+            sizes = counts.setdefault((name, value), ([], []))
+            sizes[held_out].append(row.size)
+    found = [
+        EntityValue(name, value, len(public or hidden), sum(public or hidden), not public)
+        for (name, value), (public, hidden) in counts.items()
+    ]
+    last = (AVERAGES, NO_VALUE)
+    found.sort(key=lambda v: (FILTERS.index(v.entity), v.value in last, v.value))
+    return found, table
+
+
 def inspect_bucket(prefix: str = "") -> pd.DataFrame:
     """List what lies directly under `prefix`: folders (without a size) and objects.
 
@@ -132,7 +232,7 @@ def count_holdings(
     try:
         where = str(find_data_dir(data_dir)[0])
     except DataDirNotSetError:
-        where = "/nonexistent"
+        where = NOWHERE
     selection = Selection.from_config({"subject": subject})
     rows = find_keys(selection, Bucket.from_config({}), where).rows
     groups: dict[tuple[str | None, str], list[Row]] = {}

@@ -33,9 +33,12 @@ from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.licenses import check_licenses
 from laion_fmri.opening import explain_full_disk, make_targets, read_positive
 from laion_fmri.profiles import find_profile
+from laion_fmri.progress import report_progress
+from laion_fmri.rates import note_rate
 from laion_fmri.runner import Outcome, Snakemake, run_workflow
 from laion_fmri.staging import Presence, clear_up, enter, has_others
 from laion_fmri.targets import Targets
+from laion_fmri.units import format_size
 from laion_fmri.versions import compare_checksums, find_table, read_paths
 
 if TYPE_CHECKING:
@@ -217,6 +220,7 @@ class Run:
             targets = self.plan()
             report.log = Path(targets.run_dir, "snakemake.log")
             watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
+            started = time.monotonic()
             try:
                 with watching as on_tick:
                     self._snakemake = self._snakemake or Snakemake()
@@ -226,6 +230,8 @@ class Run:
             except KeyboardInterrupt as stop:
                 stop.add_note(self._explain_stop())
                 raise
+            arrived = [row.size for row in wanted if _is_fetched(said.get(row.key))]
+            note_rate(self.data_dir, sum(arrived), time.monotonic() - started)
             said |= self._explain_full_disk(Path(targets.run_dir), said)
         for row in self.table.rows:
             outcome, reason = said.get(row.key) or self._explain_untried(row, report.log)
@@ -256,9 +262,9 @@ class Run:
         rows = [row._replace(status=compare(row.path, row.size)) for row in self.table.rows]
         here = [row.size for row in rows if row.status == "complete"]
         return (
-            f"{len(here):,} of {len(rows):,} files ({sum(here):,} of "
-            f"{sum(row.size for row in rows):,} bytes) are in place; run the same again to go on "
-            "where it stopped"
+            f"{len(here):,} of {len(rows):,} files ({format_size(sum(here))} of "
+            f"{format_size(sum(row.size for row in rows))}) are in place; run the same again to "
+            "go on where it stopped"
         )
 
     def _explain_full_disk(self, run_dir: Path, said: Mapping[str, Outcome]) -> dict[str, Outcome]:
@@ -390,7 +396,7 @@ def download(
     del given["n_jobs"]
     with Run(given, read_n_jobs(n_jobs), **options) as run:
         run.table.announce()
-        report = run.fetch()
+        report = run.fetch(report_progress)
         run.finish(report)
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
@@ -399,6 +405,10 @@ def download(
 
 def _do_nothing() -> None:
     pass
+
+
+def _is_fetched(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.outcome == "fetched"
 
 
 def read_n_jobs(value: object) -> int:

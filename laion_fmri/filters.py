@@ -68,7 +68,10 @@ class Selection:
     def to_config(self) -> dict[str, Any]:
         """Return the subjects and filters in the plain types that a configuration file holds."""
         subjects = "all" if self.subjects is None else list(self.subjects)
-        return {"subject": subjects} | {name: list(v) for name, v in self.filters.items()}
+        return {"subject": subjects} | {
+            name: [_write_value(name, value) for value in values]
+            for name, values in self.filters.items()
+        }
 
     def is_held_out(self, key: str, parsed: Parsed) -> bool:
         """Whether the bucket lists `key` but refuses to give it out."""
@@ -174,6 +177,12 @@ def _read_values(name: str, given: object) -> tuple[str, ...] | None:
             raise SelectionError(f"{name}={value!r} has no value; leave it out to select all")
         bare[label] = None
     return tuple(bare)
+
+
+def _write_value(name: str, value: str) -> str:
+    """Return `value` as it was given: bare, but for one that would be taken for a full token."""
+    prefix = "." if name == "extension" else f"{name}-" if name in ENTITIES else None
+    return prefix + value if prefix and value.startswith(prefix) else value
 
 
 def _read_strings(name: str, given: object) -> list[str]:

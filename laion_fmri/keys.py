@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from laion_fmri import dataset
 from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.bucket import Bucket, ListedObject, pause_collector
+from laion_fmri.completion import remember_listing
 from laion_fmri.config import StrPath, get_data_dir
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
 from laion_fmri.filters import Selection, explain_unmatched
@@ -172,7 +173,9 @@ def key_table(
 @pause_collector()
 def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
     """List what `selection` walks, once, and return its table; see :func:`key_table`."""
-    return choose_rows(_list_trees(selection, bucket), selection, data_dir)
+    listed = _list_trees(selection, bucket)
+    remember_listing(bucket, [item.key for item in listed.brain], selection.subjects)
+    return choose_rows(listed, selection, data_dir)
 
 
 def choose_rows(listed: Listed, selection: Selection, data_dir: StrPath) -> Table:

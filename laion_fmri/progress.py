@@ -1,19 +1,35 @@
-"""Shows how far a run is: live on a terminal, else a plain line now and then. On stderr."""
+"""How far a run is: what its transfers have recorded, and what they have on disk by now."""
 
 from __future__ import annotations
 
-import sys
+import json
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from laion_fmri.keys import Row
-from laion_fmri.runner import count_staged_bytes, read_outcomes
+from laion_fmri.plan import Job
+from laion_fmri.runner import count_staged_bytes
 from laion_fmri.targets import Targets
+from laion_fmri.units import format_size as format_size
 
-#: Seconds between two plain lines.
+#: Seconds before the first plain line. Later ones are rarer, see :func:`find_pause`.
 INTERVAL = 10.0
+#: Seconds over which the rate is taken.
+WINDOW = 15.0
+
+
+class Running(NamedTuple):
+    """A transfer under way: its object or batch, and its own bytes, and files if it is a batch."""
+
+    name: str
+    bytes: int
+    total_bytes: int
+    files: int = 0
+    total_files: int = 1
 
 
 class Progress(NamedTuple):
@@ -25,78 +41,165 @@ class Progress(NamedTuple):
     total_bytes: int
 
 
+class State(NamedTuple):
+    """The same of a run that fetches; how many files have failed, and what is under way."""
+
+    files: int
+    total_files: int
+    bytes: int
+    total_bytes: int
+    failed: int = 0
+    running: tuple[Running, ...] = ()
+
+
+class Monitor:
+    """Measures a run again and again, reading only what its transfers have added meanwhile.
+
+    Parameters
+    ----------
+    targets : Targets
+        What the run is to fetch.
+    rows : sequence of Row
+        The rows of it that are not complete, in bytes what is to come.
+    """
+
+    def __init__(self, targets: Targets, rows: Sequence[Row]) -> None:
+        self._targets = targets
+        self._sizes = {row.key: row.size for row in rows}
+        self._total = sum(self._sizes.values())
+        self._jobs = {job.name: job for job in targets.jobs}
+        self._homes = {key: job.name for job in targets.jobs for key, _ in job.objects}
+        self._outcomes: dict[str, str] = {}
+        self._places: Counter[Path] = Counter()  # how far each file of outcomes has been read
+        self._files: Counter[str] = Counter()  # fetched, by job
+        self._bytes: Counter[str] = Counter()
+        self._failed = 0
+
+    def measure(self) -> State:
+        """Look at the disk and return how far the run is."""
+        for file in Path(self._targets.run_dir, "outcomes").glob("*.jsonl"):
+            with suppress(OSError):
+                self._read(file)
+        staged = count_staged_bytes(self._targets)
+        running = [
+            self._describe(self._jobs[name], count)
+            for name, count in staged.items()
+            if name in self._jobs
+        ]
+        done = self._bytes.total() + sum(staged.values())
+        return State(
+            self._files.total(),
+            len(self._sizes),
+            min(done, self._total),
+            self._total,
+            self._failed,
+            tuple(running),
+        )
+
+    def _read(self, file: Path) -> None:
+        if file.stat().st_size <= self._places[file]:
+            return
+        with file.open("rb") as record:
+            record.seek(self._places[file])
+            for line in record:
+                if not line.endswith(b"\n"):  # is being written
+                    break
+                self._places[file] += len(line)
+                with suppress(ValueError):
+                    said = json.loads(line)
+                    self._note(said["key"], said["outcome"])
+
+    def _note(self, key: str, outcome: str) -> None:
+        """Count the outcome of `key`; the latest one is what counts."""
+        before = self._outcomes.get(key)
+        if key not in self._sizes or outcome == before:
+            return
+        self._outcomes[key] = outcome
+        step = (outcome == "fetched") - (before == "fetched")
+        home = self._homes.get(key, "")
+        self._files[home] += step
+        self._bytes[home] += step * self._sizes[key]
+        self._failed += (outcome != "fetched") - (before not in (None, "fetched"))
+
+    def _describe(self, job: Job, staged: int) -> Running:
+        name = job.objects[0][0].rpartition("/")[2] if job.prefix is None else job.prefix
+        done = min(self._bytes[job.name] + staged, job.bytes)
+        return Running(name, done, job.bytes, self._files[job.name], len(job.objects))
+
+
+class Pace:
+    """The rate of what arrives, in bytes per second, over the last seconds.
+
+    Parameters
+    ----------
+    window : float
+        Seconds that it looks back; two measurements count, however far they are apart.
+    """
+
+    def __init__(self, window: float = WINDOW) -> None:
+        self.window = window
+        self.rate: float | None = None
+        #: Seconds since the last byte.
+        self.silence = 0.0
+        self._seen: deque[tuple[float, int]] = deque()
+        self._most, self._heard = 0, 0.0
+
+    def add(self, count: int, now: float | None = None) -> None:
+        """Take note that `count` bytes are there, at `now` in seconds of a monotonic clock."""
+        now = time.monotonic() if now is None else now
+        if not self._seen or count != self._most:
+            self._most, self._heard = count, now
+        self.silence = now - self._heard
+        if not count:  # the start of a run is not part of its rate
+            self._seen.clear()
+        self._seen.append((now, count))
+        while len(self._seen) > 2 and now - self._seen[1][0] > self.window:
+            self._seen.popleft()
+        start, fewer = self._seen[0]
+        seconds = now - start
+        # What was given up and starts anew is no negative rate.
+        self.rate = max(0, count - fewer) / seconds if seconds > 0 and self._most else None
+
+    def left(self, now: State) -> float | None:
+        """Return the seconds that the rest takes at this rate, or None if nothing tells."""
+        return (now.total_bytes - now.bytes) / self.rate if self.rate else None
+
+
+def find_pause(elapsed: float) -> float:
+    """Return the seconds before the next plain line, `elapsed` seconds after the start.
+
+    The first comes after `INTERVAL`, more every three of it; after ten minutes they are rarer, and
+    rarer again after an hour, so that the log of a night is one to two pages.
+    """
+    for limit, factor in ((INTERVAL, 1), (600.0, 3), (3600.0, 12)):
+        if elapsed < limit:
+            return factor * INTERVAL
+    return 60 * INTERVAL
+
+
 @contextmanager
 def show_progress(targets: Targets, rows: Sequence[Row]) -> Iterator[Callable[[], None]]:
-    """Show how far the fetch of `rows` is, whenever the function in hand is called."""
-    sizes = {row.key: row.size for row in rows}
+    """Show on stderr how far the fetch of `rows` is, whenever the function in hand is called."""
+    with _show(Monitor(targets, rows).measure) as on_tick:
+        yield on_tick
 
-    def measure() -> Progress:
-        said = read_outcomes(targets)
-        arrived = [key for key, outcome in said.items() if outcome.outcome == "fetched"]
-        done = sum(sizes.get(key, 0) for key in arrived) + count_staged_bytes(targets)
-        total = sum(sizes.values())
-        return Progress(len(arrived), len(sizes), min(done, total), total)
 
-    with show(measure) as on_tick:
+@contextmanager
+def report_progress(targets: Targets, rows: Sequence[Row]) -> Iterator[Callable[[], None]]:
+    """Show the same to who calls from Python: a bar in a notebook, and else lines of the log."""
+    from laion_fmri import views
+
+    measure = Monitor(targets, rows).measure
+    with views.show_in_notebook(measure) if views.is_notebook() else views.log(measure) as on_tick:
         yield on_tick
 
 
 def show(measure: Callable[[], Progress]) -> AbstractContextManager[Callable[[], None]]:
     """Show what `measure` returns, live on a terminal and else a line now and then, when called."""
-    return _show_live(measure) if sys.stderr.isatty() else _show_lines(measure)
+    return _show(lambda: State(*measure()))
 
 
-@contextmanager
-def _show_live(measure: Callable[[], Progress]) -> Iterator[Callable[[], None]]:
-    from rich import progress
-    from rich.console import Console
+def _show(measure: Callable[[], State]) -> AbstractContextManager[Callable[[], None]]:
+    from laion_fmri import views
 
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting")
-
-        def update() -> None:
-            now = measure()
-            bar.update(
-                task,
-                total=now.total_bytes,
-                completed=now.bytes,
-                description=f"{now.files:,}/{now.total_files:,} files",
-            )
-
-        update()
-        yield update
-
-
-@contextmanager
-def _show_lines(measure: Callable[[], Progress]) -> Iterator[Callable[[], None]]:
-    started = last = time.monotonic()
-
-    def update() -> None:
-        nonlocal last
-        if time.monotonic() - last < INTERVAL:
-            return
-        last = time.monotonic()
-        now = measure()
-        rate = now.bytes / (last - started)
-        left = f", about {(now.total_bytes - now.bytes) / rate:,.0f} s left" if rate else ""
-        sys.stderr.write(
-            f"{now.files:,} of {now.total_files:,} files, {format_size(now.bytes)} of "
-            f"{format_size(now.total_bytes)}, {format_size(int(rate))}/s{left}\n"
-        )
-        sys.stderr.flush()
-
-    yield update
-
-
-def format_size(count: int) -> str:
-    """Return `count` bytes in decimal units, such as ``1.5 MB``."""
-    from rich.filesize import decimal
-
-    return decimal(count)
+    return views.show_live(measure) if views.is_terminal() else views.show_lines(measure)

@@ -20,6 +20,7 @@ from laion_fmri.config import find_user
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.profiles import Profile
 from laion_fmri.targets import Targets
+from laion_fmri.transfer import JOB
 
 #: Seconds between two looks at a run.
 TICK = 0.25
@@ -174,17 +175,33 @@ def read_outcomes(targets: Targets) -> dict[str, Outcome]:
     return outcomes
 
 
-def count_staged_bytes(targets: Targets) -> int:
-    """Count the bytes on disk of the transfers that are under way."""
+def count_staged_bytes(targets: Targets) -> dict[str, int]:
+    """Count the bytes on disk of the transfers that are under way, by the name of their job.
+
+    The job of one that has just begun is not known yet; its name is empty.
+    """
     partial = Path(targets.data_dir, ".laion_fmri", "partial")
+    counts: dict[str, int] = {}
+    for staging in sorted(partial.glob(f"{Path(targets.run_dir).name}-*")):
+        try:
+            job = (staging / JOB).read_text()
+        except OSError:
+            job = ""
+        counts[job] = counts.get(job, 0) + _count_bytes(staging)
+    return counts
+
+
+def _count_bytes(staging: Path) -> int:
     total = 0
-    for staging in partial.glob(f"{Path(targets.run_dir).name}-*"):
-        for folder, _, names in os.walk(staging):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    found = Path(folder, name).stat()
-                    # Parts arrive out of order, so the length alone would promise too much.
-                    total += min(found.st_size, found.st_blocks * 512)
+    for folder, _, names in os.walk(staging):
+        for name in names:
+            # Beside the objects there are only files of ours, of a few bytes.
+            if folder == str(staging) and not name.startswith("object"):
+                continue
+            with contextlib.suppress(OSError):
+                found = Path(folder, name).stat()
+                # Parts arrive out of order, so the length alone would promise too much.
+                total += min(found.st_size, found.st_blocks * 512)
     return total
 
 

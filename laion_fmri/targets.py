@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from laion_fmri.bucket import Bucket
 from laion_fmri.config import write_atomically
 from laion_fmri.errors import SelectionError
 from laion_fmri.filters import Selection
-from laion_fmri.keys import compare, find_obstacle, is_safe_key, list_subjects
+from laion_fmri.keys import compare, list_subjects
 from laion_fmri.licenses import check_licenses
+from laion_fmri.paths import find_conflicts, find_obstacle, is_safe_key
 from laion_fmri.plan import Job, make_single
+from laion_fmri.units import format_size
 
 #: The input of a complete target. No rule can make it, so Snakemake takes the target for the source
 #: file that it is, whatever has changed since it was fetched.
@@ -97,6 +100,7 @@ class Targets:
         self.obstacles: dict[str, str] = {}
         self._looked: set[str] = set()
         self._stale: set[str] = set()
+        self._conflicts: dict[str, str] | None = None
         self._subjects: dict[str, list[tuple[str, Parsed]]] = {}
         if sizes is not None:
             self.listed = sizes, others or {}
@@ -153,6 +157,8 @@ class Targets:
             return COMPLETE
         if refusal := self.facts.explain_held_out(key):
             raise SelectionError(refusal)
+        if conflict := self._find_conflicts().get(key):
+            raise SelectionError(f"{key!r} {conflict}, and is not fetched")
         obstacle = find_obstacle(f"{self.data_dir}/{key}", self.data_dir)
         if obstacle := self.obstacles.get(key) or obstacle:
             raise SelectionError(f"{key}: {obstacle}")
@@ -190,11 +196,18 @@ class Targets:
         return f"{self.run_dir}/{job.name}.json"
 
     def describe(self, job: Job) -> str:
-        """Say what a planned job fetches."""
-        size = f"{job.bytes / 1e6:,.1f} MB"
+        """Say what a planned job fetches: a line, and in a dry run each object of a batch."""
+        size = format_size(job.bytes)
         if job.prefix is None:
             return f"fetch {job.objects[0][0]} ({size})"
-        return f"fetch {len(job.objects):,} objects below {job.prefix} ({size})"
+        text = f"fetch {len(job.objects):,} objects below {job.prefix or 'the root'} ({size})"
+        if not _is_dry_run(sys.argv):
+            return text
+        return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
+
+    def describe_named(self, wildcards: Any) -> str:
+        """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""
+        return f"{wildcards.key} ({format_size(self.find_size(wildcards.key) or 0)})"
 
     def _describe(self, job: Job) -> dict[str, Any]:
         where = {"bucket": self.bucket.name, "data_dir": self.data_dir, "run_dir": self.run_dir}
@@ -240,8 +253,15 @@ class Targets:
                 self._look(tree, deep=True)
         for key in sorted(key for known in self.listed for key in known if key.startswith(trees)):
             parsed = parse_key(key)
-            if is_safe_key(key) and not self.facts.is_held_out(key, parsed):
+            refused = not is_safe_key(key) or key in self._find_conflicts()
+            if not (refused or self.facts.is_held_out(key, parsed)):
                 yield key, parsed
+
+    def _find_conflicts(self) -> dict[str, str]:
+        """Return what of all that is listed cannot be side by side on every disk, and why not."""
+        if self._conflicts is None:
+            self._conflicts = find_conflicts(chain(*self.listed))
+        return self._conflicts
 
     def _look(self, prefix: str, *, deep: bool) -> None:
         """List `prefix` once in a run; the other processes read what the main one has found."""
@@ -256,6 +276,7 @@ class Targets:
         else:
             sizes = json.loads(found.read_text()) if found.exists() else {}
         self.listed[1].update(sizes)
+        self._conflicts = None
 
     # What the main process leaves for the others.
 
@@ -294,8 +315,8 @@ class Targets:
         write_atomically(stamp, f"{time.time_ns()}\n")
         now = stamp.stat().st_mtime
         for file in files:
-            if file.is_file() and file.stat().st_mtime >= now:
-                os.utime(file, (now - 1, now - 1))
+            if file.is_file() and file.lstat().st_mtime >= now:
+                os.utime(file, (now - 1, now - 1), follow_symlinks=False)
 
 
 def read_targets(
@@ -341,6 +362,11 @@ def _read_job(file: Path) -> Job:
     known = {item.name: content[item.name] for item in fields(Job)}
     objects = tuple((key, size) for key, size in known.pop("objects"))
     return Job(**known, objects=objects)
+
+
+def _is_dry_run(argv: Sequence[str]) -> bool:
+    """Whether Snakemake's command line asks for a dry run, which it does not tell its rules."""
+    return any(re.fullmatch("--dry-?run|-[a-zA-Z]{0,3}n[a-zA-Z]{0,3}", word) for word in argv)
 
 
 def transfer_command() -> list[str]:

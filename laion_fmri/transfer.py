@@ -49,6 +49,8 @@ STALL_TIMEOUT = 60.0
 START = 5.0
 #: In the folder of a run, once the disk takes no more files: why no transfer is to start.
 STOP = "stop"
+#: In a staging folder: the name of the job that it is for.
+JOB = "job"
 #: What a recursive copy that ends well without an object has to say about it.
 UNLISTED = "not in the listing that aws has made"
 
@@ -103,6 +105,8 @@ class Transfer:
         try:
             self.record.parent.mkdir(parents=True, exist_ok=True)
             with staging.make_staging(self.data_dir, self.run_dir.name) as self.staging:
+                with contextlib.suppress(OSError):  # on a full disk, a view has to do without
+                    (self.staging / JOB).write_text(self.record.stem)
                 self._recall()
                 self._fetch_all()
                 self._drop_kept()

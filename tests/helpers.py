@@ -217,14 +217,20 @@ def run_script(text: str, *, cwd: Path | None = None, **settings: object):
     return run([sys.executable, "-W", "error", script], cwd=cwd, **settings)
 
 
-def run_on_terminal(*arguments: object, typed: str = "") -> tuple[int, str]:
-    """Run the ``laion-fmri`` command on a terminal; return its status and what the screen got."""
+def run_on_terminal(
+    *arguments: object, typed: str = "", columns: int = 140, **settings: object
+) -> tuple[int, str]:
+    """Run the ``laion-fmri`` command on a terminal; return its status and what the screen got.
+
+    The `settings` go to its environment; one of None is taken out of it.
+    """
     screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    given = {"TERM": "xterm-256color", "COLUMNS": None, "LINES": None, **settings}
     process = subprocess.Popen(
         [sys.executable, "-m", "laion_fmri", *map(str, arguments)],
         cwd=os.environ["HOME"],
-        env={**os.environ, "TERM": "xterm-256color"},
+        env={k: str(v) for k, v in (os.environ | given).items() if v is not None},
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

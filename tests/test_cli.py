@@ -159,10 +159,11 @@ def test_download_again_has_nothing_to_do(steps):
 
 
 def test_summary_counts_files(steps, objects):
-    """At the end of a download stands how many files and bytes have come."""
+    """At the end of a download stands how many files and bytes have come, and what to do next."""
     files, size = count(objects, expected_keys(objects, "sub-03"))
-    last = steps["subject"].done.stdout.splitlines()[-1]
-    assert re.search(rf"\b{files} files, {size}\b", last), last
+    summary, advice = steps["subject"].done.stdout.splitlines()[-2:]
+    assert re.search(rf"\b{files} files, {size}\b", summary), summary
+    assert advice.endswith("laion-fmri verify --subject sub-03")
 
 
 def test_licence_of_the_brain_data_is_said_once(steps):

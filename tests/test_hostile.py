@@ -239,7 +239,7 @@ def test_a_folder_that_leads_out_is_not_written_through(way, there, tiny, tiny_o
     status, said = fetch(way, data_dir, tmp_path / "clone")
     assert status == "1"
     expected = f"{TINY_B}: the folder {data_dir / TOP}/ses-01 is a link that leads out of the data"
-    assert len([line for line in said if expected in line]) == 1, said
+    assert len({line for line in said if expected in line}) == 1, said
     assert [line for line in said if TINY_A in line] == []
     assert {TINY_C: tiny_objects[TINY_C], "elsewhere/V1.nii.gz": tiny_objects[TINY_V1]} == {
         key: content for key, content in read_tree(real).items() if "/ses-01/" not in key

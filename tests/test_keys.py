@@ -311,8 +311,8 @@ def test_hostile_keys_are_named_and_left_out(make_bucket, table):
         ("a b/$HOME;`id`'\"*?[x]-.tsv", True),
         ("-rf", True),
         ("~/x", True),
-        ("µ" * 127, True),
-        ("x" * 255 + "/" + "y" * 255, True),
+        ("µ" * 123, True),
+        ("x" * 246 + "/" + "y" * 246, True),
     ],
 )
 def test_which_keys_are_safe(key, expected):

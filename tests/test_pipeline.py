@@ -543,3 +543,24 @@ def test_the_rules_of_a_process_are_read_from_its_command_line():
     argv = ["snakemake", "--allowed-rules", "laion_batch_0", "encode", "--cores", "1"]
     assert read_allowed_rules(argv) == ["laion_batch_0", "encode"]
     assert read_allowed_rules(["snakemake", "--cores", "1"]) == []
+
+
+def test_names_that_no_disk_can_tell_apart(server, bucket, tmp_path, monkeypatch):
+    """A rule that names one is refused with the reason; a filter passes them over."""
+    folder = f"{GLM}/sub-03/ses-01/func"
+    twins = {f"{folder}/{name}_x.tsv": name.encode() for name in ("Twin", "twin")}
+    server.add_bucket("twins", {**twins, f"{folder}/other_x.tsv": b"other"})
+    monkeypatch.setenv("LAION_FMRI_BUCKET", "twins")
+    module = make_module(subject="none", data_dir="data")
+    named = make_host(tmp_path / "named", module, take(f"data/{folder}/twin_x.tsv"))
+    assert "only in case" in fail_host(named)
+    assert read_tree(named / "data") == {}
+    rule = """
+        rule every:
+            default_target: True
+            input: targets(subject="03", suffix="x")
+            output: "names.txt"
+            shell: "printf '%s' {input:q} > {output:q}"
+    """
+    run_host(make_host(tmp_path / "host", module, rule))
+    assert (tmp_path / "host" / "names.txt").read_text() == f"data/{folder}/other_x.tsv"

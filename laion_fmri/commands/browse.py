@@ -1,13 +1,22 @@
-"""The commands that show what the bucket has: info."""
+"""The commands that show what the bucket has: info, ls, entities."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from laion_fmri.commands.output import DONE, add_command, print_table
+from laion_fmri.commands.listing import print_files, print_values, write_records
+from laion_fmri.commands.output import DONE, add_command, add_filters, print_table, say
 from laion_fmri.errors import DataDirNotSetError
+from laion_fmri.filters import FILTERS
 from laion_fmri.progress import format_size
+
+if TYPE_CHECKING:
+    from laion_fmri.keys import Row, Table
 
 
 def add(commands: Any) -> None:
@@ -19,9 +28,42 @@ def add(commands: Any) -> None:
     info.add_argument("--data-dir", metavar="DIR", help="where to look for local files")
     info.epilog = "Sizes are in decimal units: 1 MB is 1,000,000 bytes."
 
+    ls = add_command(commands, "ls", _run_ls, "list the files that the filters select")
+    ls.epilog = (
+        "example: laion-fmri ls --subject sub-03 --ses ses-01 --extension nii.gz. The filters are "
+        "those of download. On a terminal it is a table, by folder, and elsewhere keys alone. "
+        "Sizes are in decimal units: 1 MB is 1,000,000 bytes; in bytes with --json and --tsv."
+    )
+    add_filters(ls, "sub-03, 03, or all (default: all)", "also list all of stimuli/")
+    ls.add_argument("--data-dir", metavar="DIR", help="where to look for local files")
+    formats = _add_formats(ls)
+    formats.add_argument(
+        "--keys", dest="format", action="store_const", const="keys", help="keys, one a line"
+    )
+
+    entities = add_command(
+        commands, "entities", _run_entities, "show the values that each filter can have"
+    )
+    entities.epilog = (
+        "example: laion-fmri entities --subject sub-03 --ses ses-01. Counted are the files that "
+        "pass the filters. On a terminal it is a table, and elsewhere tab-separated values. "
+        "Sizes are in decimal units: 1 MB is 1,000,000 bytes; in bytes with --json and --tsv."
+    )
+    add_filters(entities, "sub-03, 03, or all (default: all)", "also count all of stimuli/")
+    _add_formats(entities)
+
+
+def _add_formats(parser: argparse.ArgumentParser) -> Any:
+    formats = parser.add_mutually_exclusive_group()
+    for name, text in (("json", "a list of objects"), ("tsv", "tab-separated, with a header")):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=text
+        )
+    return formats
+
 
 def _run_info(arguments: argparse.Namespace) -> int:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
     from laion_fmri.discovery import Holding, count_holdings
 
@@ -32,7 +74,7 @@ def _run_info(arguments: argparse.Namespace) -> int:
         sub = f"sub-{held.sub}" if held.sub else "(root)"
         ses = held.ses if held.ses == "averages" or not held.sub else f"ses-{held.ses}"
         groups.setdefault((sub, ses) if by_session else (sub,), []).append(held)
-    table = Table("subject", "session" if by_session else "sessions")
+    table = RichTable("subject", "session" if by_session else "sessions")
     for heading in ("files", "size", "here: files", "size"):
         table.add_column(heading, justify="right")
     for names, group in groups.items():
@@ -54,3 +96,68 @@ def _run_info(arguments: argparse.Namespace) -> int:
     except DataDirNotSetError as error:
         print(f"data directory: {error}")
     return DONE
+
+
+def _run_ls(arguments: argparse.Namespace) -> int:
+    from laion_fmri.bucket import Bucket
+    from laion_fmri.config import find_data_dir
+    from laion_fmri.discovery import NOWHERE
+    from laion_fmri.filters import Selection
+    from laion_fmri.keys import Row, find_keys
+
+    selection = Selection.from_config(_read_selection(arguments))
+    try:
+        data_dir = str(find_data_dir(arguments.data_dir)[0])
+    except DataDirNotSetError:  # nobody knows yet where a file will be
+        data_dir = None
+    table = find_keys(selection, Bucket.from_config({}), data_dir or NOWHERE)
+    _warn(table)
+    form = arguments.format or ("table" if sys.stdout.isatty() else "keys")
+    if form == "table":
+        print_files(table.rows, with_status=data_dir is not None)
+    elif form == "keys":
+        sys.stdout.writelines(f"{row.key}\n" for row in table.rows)
+    else:
+        unknown = {} if data_dir else {"path": None, "status": None}
+        write_records([row._asdict() | unknown for row in table.rows], Row._fields, form)
+    sys.stdout.flush()
+    for text in table.notes:
+        say(text)
+    say(_count_rows(table.rows, with_status=data_dir is not None))
+    return DONE
+
+
+def _run_entities(arguments: argparse.Namespace) -> int:
+    from laion_fmri import dataset
+    from laion_fmri.discovery import EntityValue, count_entities
+
+    found, table = count_entities(_read_selection(arguments))
+    _warn(table)
+    form = arguments.format or ("table" if sys.stdout.isatty() else "tsv")
+    if form != "table":
+        write_records([value._asdict() for value in found], EntityValue._fields, form)
+        return DONE
+    print_values(found)
+    if any(value.held_out for value in found):
+        say(f"held out: listed, but not given out; ask for access at {dataset.REQUEST_URL}")
+    return DONE
+
+
+def _read_selection(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("subject", *FILTERS, "include_stimuli")
+    config = {name: getattr(arguments, name) for name in names}
+    return config | {"subject": config["subject"] or "all"}
+
+
+def _warn(table: Table) -> None:
+    for text in table.warnings:
+        warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _count_rows(rows: Sequence[Row], *, with_status: bool) -> str:
+    total = f"{len(rows):,} files, {format_size(sum(row.size for row in rows))}"
+    if not with_status:
+        return total
+    counts = Counter(row.status for row in rows)
+    shown = [f"{counts[status]:,} {status}" for status in ("complete", "partial", "missing")]
+    return f"{total}; here: {', '.join(shown)}"

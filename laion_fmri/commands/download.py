@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.commands.output import (
@@ -15,19 +15,30 @@ from laion_fmri.commands.output import (
     add_command,
     add_filters,
     be_quiet,
+    print_table,
     read_config,
     read_number,
     say,
 )
+from laion_fmri.commands.overview import (
+    describe_plan,
+    describe_room,
+    format_total,
+    make_plan,
+    suggest_next,
+    suggest_verify,
+    summarize,
+)
 from laion_fmri.errors import LicenseNotAcceptedError, list_some
-from laion_fmri.progress import format_size
+from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.download import Report, Run
-    from laion_fmri.keys import Row
 
 #: Files that are named one by one when they have failed for the same reason.
 MANY = 10
+#: Files that a dry run names on a terminal.
+NAMED = 20
 
 
 def add(commands: Any) -> None:
@@ -109,10 +120,10 @@ def _run_download(arguments: argparse.Namespace) -> int:
             raise
         run = Run(config, n_jobs, **options)
     with run:
-        return _fetch(run, quiet=arguments.quiet)
+        return _fetch(run, config, quiet=arguments.quiet)
 
 
-def _fetch(run: Run, *, quiet: bool) -> int:
+def _fetch(run: Run, given: Mapping[str, Any], *, quiet: bool) -> int:
     from laion_fmri.progress import show_progress
 
     for text in run.table.warnings:
@@ -120,25 +131,44 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     tell: Callable[[str], object] = be_quiet if quiet else print
     for text in run.table.notes:
         tell(text)
-    tell(_describe_plan(run))
+    if not quiet:
+        _show_plan(run)
     if run.dry_run:
         run.finish(run.fetch())
-        for row in run.table.incomplete():
-            obstacle = run.table.obstacles.get(row.key)
-            tell(f"  {row.key} ({obstacle or f'{row.status}, {format_size(row.size)}'})")
         return DONE
     started = time.monotonic()
     report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
     if run.checksums:
-        tell(f"taking the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
+        tell(f"taking the SHA-256 of {len(report.rows):,} files, {format_total(report.rows)}")
     run.finish(report)
-    tell(_summarize(report, seconds))
+    tell(summarize(report, seconds))
     _tell_failures(report)
     if any(row.key not in run.table.obstacles for row, _ in report.failures()):
-        log = f"; the log is {report.log}" if report.log else ""
-        say(f"run the same command again to fetch what is missing{log}")
-    return FAILED if report.failures() else DONE
+        say(suggest_next(report))
+    if report.failures():
+        return FAILED
+    if "fetched" in report.outcomes:
+        tell(f"to check their content: {suggest_verify(given)}")
+    return DONE
+
+
+def _show_plan(run: Run) -> None:
+    """Show what is selected, here, and to be fetched; what is missing by name in a dry run."""
+    wanted = run.table.incomplete()
+    if run.dry_run:
+        # All of them for a program that reads them; a screen is for the table below.
+        shown = wanted[:NAMED] if sys.stdout.isatty() else wanted
+        for row in shown:
+            obstacle = run.table.obstacles.get(row.key)
+            print(f"  {row.key} ({obstacle or f'{row.status}, {format_size(row.size)}'})")
+        if len(shown) < len(wanted):
+            print(f"  and {len(wanted) - len(shown):,} more; add '| less' to see all of them")
+    if wanted:
+        print_table(make_plan(run.table.rows))
+    print(describe_plan(run))
+    if wanted:
+        print(describe_room(run), flush=True)
 
 
 def _tell_failures(report: Report) -> None:
@@ -152,33 +182,6 @@ def _tell_failures(report: Report) -> None:
         else:
             for key in keys:
                 say(f"error: {key}: {reason}")
-
-
-def _describe_plan(run: Run) -> str:
-    rows, wanted = run.table.rows, run.table.incomplete()
-    partial = sum(row.status == "partial" for row in wanted)
-    again = f" ({partial:,} of them partial)" if partial else ""
-    return (
-        f"{len(rows):,} files, {_format_total(rows)}: {len(rows) - len(wanted):,} here already, "
-        f"{len(wanted):,} to fetch{again}, {_format_total(wanted)}, into {run.data_dir}"
-    )
-
-
-def _summarize(report: Report, seconds: float) -> str:
-    fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
-    failures = report.failures()
-    if not fetched and not failures:
-        return "nothing to do: everything is here"
-    rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
-    failed = f", {len(failures):,} failed" if failures else ""
-    return (
-        f"fetched {len(fetched):,} files, {_format_total(fetched)} in {seconds:.1f} s ({rate}/s); "
-        f"{report.outcomes.count('present'):,} were here{failed}"
-    )
-
-
-def _format_total(rows: Sequence[Row]) -> str:
-    return format_size(sum(row.size for row in rows))
 
 
 def _ask_for_licence(data_dir: str | None) -> bool:

@@ -7,6 +7,9 @@ from typing import Any
 
 from laion_fmri.commands.output import DONE, add_command
 
+#: Where ``laion-fmri demo --serve`` serves, unless a port is named.
+PORT = 8047
+
 
 def add(commands: Any) -> None:
     """Add the commands to the parsers `commands`."""
@@ -30,6 +33,14 @@ def add(commands: Any) -> None:
 
     demo = add_command(
         commands, "demo", _run_demo, "see it work, on a small sample bucket of its own"
+    )
+    demo.add_argument(
+        "--serve",
+        nargs="?",
+        type=int,
+        const=PORT,
+        metavar="PORT",
+        help=f"only serve the sample bucket, for other programs, until Ctrl-C (port {PORT})",
     )
     demo.epilog = "Needs the extra 'demo': pip install 'laion-fmri[demo]'."
 
@@ -67,7 +78,7 @@ def _run_snakefile(_arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _run_demo(_arguments: argparse.Namespace) -> int:
-    from laion_fmri.demo import run_demo
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from laion_fmri.demo import run_demo, serve_until_interrupted
 
-    return run_demo()
+    return run_demo() if arguments.serve is None else serve_until_interrupted(arguments.serve)

@@ -23,8 +23,9 @@ if not config["table"] and is_first_module(TARGETS):
             job=describe_object,
             aws=aws_command(),
             options=TARGETS.bucket.aws_options(),
+            named=TARGETS.describe_named,
         message:
-            "fetch {wildcards.key}"
+            "fetch {params.named}"
         shell:
             "exec {params.transfer:q} {params.job:q} --"
             " {params.aws:q} s3 cp {params.options:q} 2> {log:q}"

@@ -1,0 +1,129 @@
+"""The client of the bucket: anonymous, with no settings of the user's, and wary of what answers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+#: Seconds to wait for a connection, and for the next bytes of an answer: S3 starts to answer within
+#: one, so silence means that nothing will come.
+CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 15.0
+#: Requests for a page before it is given up, each after a longer pause: 3.5 s on average for all.
+ATTEMPTS = 4
+#: What the documents of S3 begin with: a listing or an error, after the XML declaration.
+S3_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?<(?:\w+:)?(?:ListBucketResult|Error)\b")
+#: The beginning of a document, which breaks off before it has told what it is.
+HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
+
+_MAKING = threading.Lock()
+
+
+class NoListingError(Exception):
+    """What has answered is not S3."""
+
+
+def _refuse_no_listing(response_dict: dict[str, Any], **_more: Any) -> None:
+    """Refuse an answer that is no document of S3, which botocore would take for an empty listing.
+
+    A captive portal answers any request with its login page, or leads there (3xx), or says so with
+    the status 511 of RFC 6585. What breaks off at once is asked for again, like half a listing.
+    """
+    status, body = response_dict["status_code"], response_dict["body"]
+    if status < 300 and HALF_DOCUMENT.match(body):
+        response_dict["status_code"] = 500
+        return
+    is_of_portal = status < 400 or status == 511 or (status < 500 and body.strip())
+    if is_of_portal and not S3_DOCUMENT.match(body):
+        raise NoListingError
+
+
+def get_client(region: str, endpoint_url: str | None) -> Any:
+    """Return the client for a region and endpoint, made once however many threads ask for it."""
+    with _MAKING:
+        return _make_client(region, endpoint_url, _find_certificates())
+
+
+@lru_cache(maxsize=8)  # making a client takes longer than listing a session
+def _make_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
+    with pause_collector():
+        return _load_client(region, endpoint_url, certificates)
+
+
+@contextmanager
+def pause_collector() -> Iterator[None]:
+    """Spare what makes a great many objects and no garbage a fifth of its time or more.
+
+    The collector would look at all of them again and again.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
+    import boto3
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+
+    # A session that reads neither the user's AWS files nor their environment, whatever botocore
+    # comes to read there.
+    nowhere = {
+        name: (None, None, default, convert)
+        for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+    }
+    nowhere["config_file"] = nowhere["credentials_file"] = (None, None, os.devnull, None)
+    core = botocore.session.Session(session_vars=nowhere)
+    factory = core.get_component("response_parser_factory")
+    factory.set_parser_defaults(timestamp_parser=_parse_time)
+    session = boto3.Session(botocore_session=core)
+    client = session.client(
+        "s3",
+        region_name=region,
+        endpoint_url=endpoint_url,
+        verify=certificates,
+        config=Config(
+            signature_version=UNSIGNED,
+            ignore_configured_endpoint_urls=True,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            max_pool_connections=16,
+            s3={"addressing_style": "path"} if endpoint_url else None,
+        ),
+    )
+    # botocore calls the handlers of wildcards first, and has one that hides the status from others.
+    client.meta.events.register_first("before-parse.*.ListObjectsV2", _refuse_no_listing)
+    return client
+
+
+def _find_certificates() -> str | bool:
+    """Return the file of the certificates to trust, or True for those that come with botocore.
+
+    Never an empty text, as from ``AWS_CA_BUNDLE=``, for which older botocores check nothing at all.
+    """
+    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+    return next((value for value in map(os.environ.get, names) if value and value.strip()), True)
+
+
+def _parse_time(value: Any) -> datetime:
+    """Read the time of an object; botocore's own way, for any spelling, is half of a listing."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        from botocore.utils import parse_timestamp
+
+        parsed: datetime = parse_timestamp(value)
+        return parsed

@@ -1,0 +1,97 @@
+"""The command ``completion``, and the answer to a shell that asks what comes next."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from laion_fmri.commands.output import DONE, add_command
+from laion_fmri.filters import FILTERS
+
+#: Where the script of each shell goes: to try it, and to keep it.
+PLACES = {
+    "bash": (
+        'eval "$(laion-fmri completion bash)"',
+        "add that line to ~/.bashrc, or save this as\n"
+        "# ~/.local/share/bash-completion/completions/laion-fmri if you have bash-completion",
+    ),
+    "zsh": (
+        'eval "$(laion-fmri completion zsh)"',
+        "add that line to ~/.zshrc, below 'autoload -U compinit; compinit', or save this as\n"
+        "# _laion-fmri in a folder of your $fpath",
+    ),
+    "fish": (
+        "laion-fmri completion fish | source",
+        "save this as ~/.config/fish/completions/laion-fmri.fish",
+    ),
+}
+#: Options that take a number, of which there is nothing to offer.
+NUMBERS = ("n_jobs", "max_bandwidth", "stall_timeout", "port")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parsers `commands`."""
+    completion = add_command(
+        commands, "completion", _run_completion, "print the script that makes a shell complete"
+    )
+    completion.add_argument("shell", choices=PLACES, metavar="SHELL", help=", ".join(PLACES))
+    completion.epilog = (
+        'example: eval "$(laion-fmri completion bash)". Subjects, sessions and the values of all '
+        "filters are completed as the last listing had them: 'laion-fmri entities' makes one."
+    )
+
+
+def answer_shell(parser: argparse.ArgumentParser) -> None:
+    """Tell the shell that has called us what can come next, and end the process."""
+    import argcomplete
+
+    for command in _find_commands(parser):
+        for action in command._actions:
+            if action.dest == "subject" or action.dest in FILTERS:
+                action.completer = _make_completer(action.dest)  # type: ignore[attr-defined]
+            elif action.dest in NUMBERS:
+                action.completer = _offer_nothing  # type: ignore[attr-defined]
+    argcomplete.autocomplete(parser)
+
+
+def _run_completion(arguments: argparse.Namespace) -> int:
+    from argcomplete.shell_integration import shellcode
+
+    script = shellcode(["laion-fmri"], shell=arguments.shell).strip()
+    now, always = PLACES[arguments.shell]
+    comment = f"# Tab completion of laion-fmri. To try it: {now}\n# To have it always: {always}."
+    first, _, rest = script.partition("\n")
+    # The mark that tells zsh what a file of its $fpath completes has to be the first line of it.
+    lines = [first, comment, rest] if first.startswith("#compdef") else [comment, first, rest]
+    print("\n".join(lines))
+    return DONE
+
+
+def _find_commands(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+def _make_completer(name: str) -> Callable[..., list[str]]:
+    """Return what offers the values of the option `name`."""
+
+    def complete(*, prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        from laion_fmri.bucket import Bucket
+        from laion_fmri.completion import recall_listing, suggest_values
+        from laion_fmri.errors import ConfigError
+
+        try:
+            known = recall_listing(Bucket.from_config({}))
+        except ConfigError:  # the command itself will say so
+            known = {}
+        subjects = getattr(parsed_args, "subject", None) or ()
+        given = getattr(parsed_args, name, None) or ()
+        return suggest_values(name, prefix, known, subjects=subjects, given=given)
+
+    return complete
+
+
+def _offer_nothing(**_: object) -> tuple[str, ...]:
+    return ()

@@ -1,0 +1,141 @@
+"""The command ``remove``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from laion_fmri.commands.output import (
+    DONE,
+    FAILED,
+    USAGE,
+    add_command,
+    add_filters,
+    read_config,
+    say,
+)
+from laion_fmri.commands.status import cut, open_console, spell_path
+from laion_fmri.errors import list_some
+from laion_fmri.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from laion_fmri.removal import Item, Removal
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parsers `commands`."""
+    remove = add_command(
+        commands, "remove", _run_remove, "make room: remove files that can be fetched again"
+    )
+    remove.epilog = (
+        "example: laion-fmri remove --subject sub-03 --ses ses-01 --dry-run. Only files of the "
+        "bucket are removed. The filters are strict: a file that does not carry an entity is not "
+        "named by a filter on it, and nothing comes along. Files in the root stay. Exit status: 0 "
+        "done, 1 some files are left or it was declined, 2 bad usage or nothing matched, 130 "
+        "interrupted."
+    )
+    add_filters(remove, "sub-03, 03, or all; required", "also remove all of stimuli/")
+    remove.add_argument("--data-dir", metavar="DIR", help="where the files are, this time")
+    remove.add_argument("--yes", action="store_true", help="do not ask; for scripts")
+    remove.add_argument("--dry-run", action="store_true", help="show what would go; remove nothing")
+
+
+def _run_remove(arguments: argparse.Namespace) -> int:
+    from laion_fmri.removal import plan_removal
+
+    is_asked = not (arguments.yes or arguments.dry_run)
+    if arguments.subject is None:
+        say("error: nothing is named to remove; name a --subject, such as sub-03, or all")
+        return USAGE
+    if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        say("error: there is no terminal to ask on; add --yes to remove, or --dry-run to look")
+        return USAGE
+    removal = plan_removal(read_config(arguments))
+    for text in removal.warnings:
+        say(f"warning: {text}")
+    planned = removal.select("planned")
+    if planned:
+        _print_plan(removal, planned)
+    _tell(removal.select("left", "failed"))
+    if not planned:
+        print(f"nothing to remove in {spell_path(removal.data_dir)}")
+        return FAILED if removal.items else DONE
+    if arguments.dry_run:
+        print("nothing has been removed: this was a dry run")
+        return DONE
+    if is_asked and not _ask(planned):
+        print("nothing has been removed")
+        return FAILED
+    before = len(removal.select("left", "failed"))
+    removal.carry_out()
+    undone = removal.select("left", "failed")
+    if len(undone) > before:
+        old = {item.key for item in removal.items} - {item.key for item in planned}
+        _tell([item for item in undone if item.key not in old])
+    removed = removal.select("removed")
+    print(f"removed {_count(removed)}, {_format_total(removed)}")
+    return FAILED if undone else DONE
+
+
+def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
+    from rich.table import Table
+
+    from laion_fmri.removal import name_group
+
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in planned:
+        groups.setdefault(name_group(item), []).append(item)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for heading in ("subject", "session"):
+        table.add_column(heading, no_wrap=True)
+    has_partial = any(item.size != item.listed_size for item in planned)
+    for heading in ("files", "size", "of these partial")[: 3 if has_partial else 2]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    lines = [(*names, group) for names, group in sorted(groups.items())]
+    for subject, session, group in [*lines, ("all", "", list(planned))]:
+        partial = sum(item.size != item.listed_size for item in group)
+        table.add_row(
+            cut(subject),
+            cut(session),
+            f"{len(group):,}",
+            _format_total(group),
+            *([f"{partial:,}" if partial else ""] if has_partial else []),
+            style="bold" if subject == "all" else "",
+        )
+    console = open_console()
+    console.print(f"to be removed from {spell_path(removal.data_dir)}", soft_wrap=True)
+    console.print()
+    console.print(table)
+    console.print()
+    for text in removal.notes:
+        console.print(f"note: {text}", soft_wrap=True)
+
+
+def _tell(items: Sequence[Item]) -> None:
+    """Name what is left, in a line for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for item in items:
+        by_reason.setdefault(f"{item.outcome}: {item.reason}", []).append(item.key)
+    for reason, keys in by_reason.items():
+        say(f"{reason}: {list_some(keys, 3)}")
+
+
+def _ask(planned: Sequence[Item]) -> bool:
+    sys.stdout.flush()
+    sys.stderr.write(f"Remove {_count(planned)}, {_format_total(planned)}? [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # Ctrl-D leaves the terminal in the line of the question
+        say("")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _count(items: Sequence[Item]) -> str:
+    return f"{len(items):,} file" + ("" if len(items) == 1 else "s")
+
+
+def _format_total(items: Sequence[Item]) -> str:
+    return format_size(sum(item.size for item in items))

@@ -1,0 +1,55 @@
+"""Sizes, times and names as a person reads them; sizes in decimal units, as S3 and disks have."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+_UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB"]
+
+
+def format_size(count: int) -> str:
+    """Return `count` bytes in decimal units, such as ``1.5 MB``."""
+    from rich.filesize import decimal
+
+    return decimal(count)
+
+
+def format_share(done: int, total: int) -> str:
+    """Return `done` of `total` bytes in the unit of the total, such as ``0.3/1.5 MB``."""
+    from rich.filesize import pick_unit_and_suffix
+
+    unit, suffix = pick_unit_and_suffix(total, _UNITS, 1000)
+    digits = 0 if unit == 1 else 1
+    return f"{done / unit:,.{digits}f}/{total / unit:,.{digits}f} {suffix}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time in the two units that matter, such as ``12 s``, ``3 min 20 s``, ``2 h 5 min``.
+
+    Below 10 s it has tenths, unless it is a whole number to begin with.
+    """
+    whole = round(seconds)
+    if seconds < 9.95 and isinstance(seconds, float):
+        return f"{seconds:.1f} s"
+    units = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    for (size, name), (part, part_name) in pairwise(units):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size:,} {name}" + (f" {rest} {part_name}" if rest else "")
+    return f"{whole} s"
+
+
+def shorten(text: str, width: int) -> str:
+    """Return `text` in at most `width` columns of a terminal, without its middle if need be.
+
+    The end gets two thirds: it tells the names of files apart.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    if width < 1:
+        return ""
+    head = (width - 1) // 3
+    tail = set_cell_size(text[::-1], width - 1 - head).rstrip(" ")[::-1]
+    return f"{set_cell_size(text, head).rstrip(' ')}…{tail}"
