@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
+# Tests mostly wait, so more of them run than there are CPUs. Python's hashes show in their names.
+PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo docs example test test-faults lint format bench clean
@@ -16,11 +18,11 @@ example: .venv/example.done .venv-aws/done
 	cd examples/encoding-pipeline && PATH="$(CURDIR)/$(BIN):$$PATH" python on_sample.py snakemake --report report.html
 
 test: .venv/test.done .venv-aws/done
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What takes long: runs that are killed at random moments, and the like.
 test-faults: .venv/test.done .venv-aws/done
-	$(BIN)/python -m pytest -m faults --numprocesses 3
+	$(PYTEST) -m faults --dist worksteal
 
 lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff check .

@@ -102,8 +102,7 @@ class Removal:
             stop.add_note(f"{done:,} files are removed; the same again removes the rest")
             raise
         finally:
-            if claims._file:  # it has no other way to let go of its file
-                claims._file.close()
+            claims.close()
             if not busy:
                 _remove_empty(self.data_dir, self.folders)
 

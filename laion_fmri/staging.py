@@ -53,6 +53,11 @@ class Claims:
         for key in keys:
             self._lock(key, fcntl.LOCK_UN)
 
+    def close(self) -> None:
+        """Give up all claims."""
+        if self._file:
+            self._file.close()
+
     def _lock(self, key: str, operation: int) -> bool:
         if self._file is None:
             return True

@@ -181,7 +181,7 @@ def uploads(server) -> dict[str, bytes]:
     contents = {key: source.randbytes(size) for key, (size, _) in UPLOADS.items()}
     contents |= {SINGLE: b"trial\trun\n1\t1\n", UNEVEN: source.randbytes(10 * MIB + 99)}
     server.add_bucket("uploads", {SINGLE: contents[SINGLE]})
-    client = boto3.client(
+    client = boto3.Session().client(
         "s3",
         region_name="us-west-2",
         endpoint_url=server.endpoint_url,
