@@ -13,11 +13,11 @@ from laion_fmri import dataset
 from laion_fmri.aws import find_aws_command
 from laion_fmri.config import is_writable, not_writable, state_dir
 from laion_fmri.content import Finding
-from laion_fmri.download import Run, Watch
 from laion_fmri.errors import DataDirError, LaionFmriError
 from laion_fmri.inventory import NOTHING_HELD_OUT, Expected, find_aside
 from laion_fmri.licenses import has_accepted_stimuli
 from laion_fmri.manifest import Entry, write_manifest
+from laion_fmri.run import Run, Watch
 
 #: What should be there, and what was found instead.
 Broken = tuple[Expected, Finding]
@@ -74,7 +74,7 @@ def repair(
     check : callable
         Checks what has come.
     watch : callable, optional
-        As in :meth:`laion_fmri.download.Run.fetch`.
+        As in :meth:`laion_fmri.run.Run.fetch`.
 
     Returns
     -------

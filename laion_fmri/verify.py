@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from laion_fmri.config import StrPath, check_data_dir, get_data_dir
 from laion_fmri.content import OUTCOMES, Checker, Finding, Outcome
-from laion_fmri.download import Values, Watch, read_n_jobs
+from laion_fmri.download import Values, read_n_jobs
 from laion_fmri.errors import list_some
 from laion_fmri.etags import Hasher
 from laion_fmri.inventory import take_inventory
 from laion_fmri.progress import Progress, format_size, show
+from laion_fmri.run import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +174,7 @@ class Check:
     def repair(self, verification: Verification, watch: Watch | None = None) -> Verification:
         """Fetch again what is corrupt or partial, and return the findings after that.
 
-        See :func:`laion_fmri.repair.repair`; `watch` as in :meth:`laion_fmri.download.Run.fetch`.
+        See :func:`laion_fmri.repair.repair`; `watch` as in :meth:`laion_fmri.run.Run.fetch`.
         """
         from laion_fmri.repair import repair
 

@@ -28,7 +28,7 @@ from laion_fmri.licenses import has_accepted_stimuli
 from laion_fmri.manifest import Entry, parse_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from laion_fmri.download import Report
+    from laion_fmri.run import Report
 
 #: Bytes of a file that are read at a time to be hashed.
 CHUNK = 2**20

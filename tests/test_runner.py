@@ -8,8 +8,9 @@ import psutil
 import pytest
 from helpers import list_all, run_script
 
-from laion_fmri.download import Run, download
+from laion_fmri.download import download
 from laion_fmri.errors import BucketError, WorkflowFailedError
+from laion_fmri.run import Run
 from laion_fmri.runner import Snakemake
 
 

@@ -33,7 +33,7 @@ from laion_fmri.errors import LicenseNotAcceptedError, list_some
 from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
-    from laion_fmri.download import Report, Run
+    from laion_fmri.run import Report, Run
 
 #: Files that are named one by one when they have failed for the same reason.
 MANY = 10
@@ -103,7 +103,8 @@ def add(commands: Any) -> None:
 
 
 def _run_download(arguments: argparse.Namespace) -> int:
-    from laion_fmri.download import Run, read_n_jobs
+    from laion_fmri.download import read_n_jobs
+    from laion_fmri.run import Run
 
     settings = ("max_bandwidth", "manifest", "save_manifest", "stall_timeout", "space_check")
     config = read_config(arguments, *settings)

@@ -14,8 +14,8 @@ from laion_fmri.units import format_seconds, format_size
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from laion_fmri.download import Report, Run
     from laion_fmri.keys import Row
+    from laion_fmri.run import Report, Run
 
 #: The group of files that belong to no subject.
 ROOT = "dataset"
