@@ -206,10 +206,15 @@ def close_targets(targets: Targets) -> list[str]:
     ]
 
 
-def explain_full_disk(run_dir: StrPath, data_dir: StrPath, needed: int) -> str | None:
-    """Say why a run was stopped early for want of room, and for how many bytes; None if not."""
+def explain_full_disk(
+    run_dir: StrPath, data_dir: StrPath, needed: int, why: str | None = None
+) -> str | None:
+    """Say why a run was stopped early for want of room, and for how many bytes; None if not.
+
+    The transfer that met the end of the disk has left word of it, unless `why` is known.
+    """
     try:
-        why = Path(run_dir, STOP).read_text() or "the disk takes no more files"
+        why = why or Path(run_dir, STOP).read_text() or "the disk takes no more files"
     except OSError:
         return None
     disk = os.statvfs(data_dir)

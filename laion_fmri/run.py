@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
-from laion_fmri.aws import find_aws_command
+from laion_fmri.aws import find_aws_command, read_disk_error
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import (
     StrPath,
@@ -23,6 +23,7 @@ from laion_fmri.config import (
     not_writable,
     state_dir,
 )
+from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare
 from laion_fmri.licenses import check_licenses
@@ -211,7 +212,7 @@ class Run:
             targets = self.plan()
             report.log = Path(targets.run_dir, "snakemake.log")
             watching = watch(targets, wanted) if watch else nullcontext(_do_nothing)
-            started = time.monotonic()
+            started, full = time.monotonic(), None
             try:
                 with watching as on_tick:
                     self._snakemake = self._snakemake or Snakemake()
@@ -221,9 +222,13 @@ class Run:
             except KeyboardInterrupt as stop:
                 stop.add_note(self._explain_stop())
                 raise
+            except WorkflowFailedError as error:  # Snakemake itself may have found no room
+                full = read_disk_error(str(error), ())
+                if full is None:
+                    raise
             arrived = [row.size for row in wanted if _is_fetched(said.get(row.key))]
             note_rate(self.data_dir, sum(arrived), time.monotonic() - started)
-            said |= self._explain_full_disk(Path(targets.run_dir), said)
+            said |= self._explain_full_disk(Path(targets.run_dir), said, full)
         for row in self.table.rows:
             outcome, reason = said.get(row.key) or self._explain_untried(row, report.log)
             now = self._look_again(row, is_expected=outcome == "fetched")
@@ -258,10 +263,13 @@ class Run:
             "go on where it stopped"
         )
 
-    def _explain_full_disk(self, run_dir: Path, said: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    def _explain_full_disk(
+        self, run_dir: Path, said: Mapping[str, Outcome], why: str | None
+    ) -> dict[str, Outcome]:
         """Say of all that the disk had no room for how much is needed, if it stopped the run."""
         missing = [row for row in self.table.rows if compare(row.path, row.size) != "complete"]
-        reason = explain_full_disk(run_dir, self.data_dir, sum(row.size for row in missing))
+        needed = sum(row.size for row in missing)
+        reason = explain_full_disk(run_dir, self.data_dir, needed, why)
         if reason is None:
             return {}
         refused = {key for key, outcome in said.items() if outcome.outcome == "denied"}

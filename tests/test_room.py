@@ -147,7 +147,7 @@ def check_next_run(way: str, disk: Disk, bench: FaultServer) -> None:
 
 WITHOUT_ROOM = {
     "bytes": ("size=1500k", "size=16m"),
-    "inodes": ("size=16m,nr_inodes=90", "size=16m,nr_inodes=1000"),
+    "inodes": ("size=16m,nr_inodes=100", "size=16m,nr_inodes=1000"),
 }
 
 
@@ -174,8 +174,9 @@ def test_disk_that_fills_up(way, lack, bench, make_disk):
         assert f"{disk.path} needs room for {missing:,} bytes more" in run.said(), run.said()
     assert read_tree(disk.seen) == {key: OBJECTS[key] for key in here}
     asked = bench.gets_by_key()
-    # Those under way when the first failed, and when that was noticed; of other jobs, none.
-    assert len(here) < len(asked) <= len(here) + 3 * AT_ONCE
+    # Those under way when the first failed, and when that was noticed; of other jobs, none. Nothing
+    # at all if Snakemake itself was the first to find no room.
+    assert len(here) <= len(asked) <= len(here) + 3 * AT_ONCE
     assert asked["README"] == asked["participants.tsv"] == 0
     disk.run("mount", "-o", f"remount,{large}", disk.path)
     check_next_run(way, disk, bench)
