@@ -9,11 +9,11 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from laion_fmri.errors import ConfigError, DataDirError, DataDirNotSetError, NoSpaceError
+from laion_fmri.errors import ConfigError, DataDirError, DataDirNotSetError
 from laion_fmri.staging import STATE_DIR as STATE_DIR
 
 StrPath = str | os.PathLike[str]
@@ -131,30 +131,6 @@ def not_writable(path: Path) -> DataDirError:
     return DataDirError(
         f"the data directory {path} is not writable; change its permissions or choose another"
     )
-
-
-def check_room(path: StrPath, sizes: Sequence[int]) -> None:
-    """Refuse to begin what cannot end: files of `sizes` (bytes) that the disk cannot take.
-
-    Raises
-    ------
-    NoSpaceError
-        If it has fewer free bytes or inodes than that takes, as far as the file system counts them.
-    """
-    disk = os.statvfs(path)
-    needed, free = sum(sizes), disk.f_bavail * disk.f_frsize
-    if needed > free:
-        raise NoSpaceError(
-            f"{needed:,} bytes are to be fetched, and the disk of {path} has room for {free:,}; "
-            "make room, select less, or go on all the same with --no-space-check (space_check)"
-        )
-    # A file system that makes inodes as they are needed counts none.
-    if disk.f_files and len(sizes) > disk.f_favail:
-        raise NoSpaceError(
-            f"{len(sizes):,} files are to be fetched, and the disk of {path} has room for "
-            f"{disk.f_favail:,} (inodes); remove some, select less, or go on all the same with "
-            "--no-space-check (space_check)"
-        )
 
 
 def write_atomically(file: Path, text: str) -> None:

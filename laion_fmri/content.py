@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 from laion_fmri.bucket import Bucket
 from laion_fmri.etags import Hasher, count_parts, list_part_sizes, read_part_count
 from laion_fmri.inventory import Expected, find_aside
-from laion_fmri.keys import find_obstacle
+from laion_fmri.paths import find_obstacle
 from laion_fmri.progress import Progress
 
 Outcome = Literal[

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from laion_fmri.config import StrPath
 from laion_fmri.errors import DownloadError
+from laion_fmri.filters import Values
 from laion_fmri.licenses import accept_licenses as accept_licenses
 from laion_fmri.progress import report_progress
 from laion_fmri.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Values = str | Iterable[str] | None
 
 
 def download(

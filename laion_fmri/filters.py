@@ -16,6 +16,8 @@ from laion_fmri import dataset
 from laion_fmri.bids import ENTITIES, Parsed, parse_key
 from laion_fmri.errors import SelectionError, SubjectNotFoundError, list_some
 
+#: What a filter may be given as.
+Values = str | Iterable[str] | None
 #: The filters of ``download()``, in the order of its signature.
 FILTERS = ("ses", "task", "space", "desc", "stat", "suffix", "extension")
 #: The value of ``ses`` that selects the keys without a session.

@@ -22,8 +22,6 @@ from laion_fmri.config import StrPath, get_data_dir
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
 from laion_fmri.filters import Selection, explain_unmatched
 from laion_fmri.paths import Ground, find_conflicts, find_flaw
-from laion_fmri.paths import find_obstacle as find_obstacle
-from laion_fmri.paths import is_safe_key as is_safe_key
 
 if TYPE_CHECKING:
     import pandas as pd

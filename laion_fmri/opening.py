@@ -12,15 +12,13 @@ import shutil
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from laion_fmri import staging
 from laion_fmri.aws import find_aws_command
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import (
-    StrPath,
     check_data_dir,
-    check_room,
     clean_config,
     find_data_dir,
     is_writable,
@@ -33,9 +31,9 @@ from laion_fmri.filters import NO_SUBJECT, Selection
 from laion_fmri.keys import Table, compare
 from laion_fmri.licenses import check_licenses
 from laion_fmri.plan import plan_for_cluster, plan_jobs
+from laion_fmri.room import check_room, explain_full_disk
 from laion_fmri.runner import read_outcomes
 from laion_fmri.targets import Targets, read_targets
-from laion_fmri.transfer import STOP
 from laion_fmri.versions import find_table
 
 
@@ -74,8 +72,6 @@ class _Opened:
 
     workflow: Callable[[], object] = staticmethod(lambda: None)
     targets: tuple[Targets, ...] = ()
-    #: The signs that this process lives, by the folder of the run.
-    presences: ClassVar[dict[str, staging.Presence]] = {}
 
 
 def open_targets(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
@@ -149,7 +145,6 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
         find_aws_command()
     # What another run has brought meanwhile stays; what it brings from now on, it keeps for us.
     if presence := staging.enter(run_dir):
-        _Opened.presences[str(run_dir)] = presence
         atexit.register(presence.close)  # if it does not get as far as close_targets
     table.compare_again()
     targets = make_targets(
@@ -159,13 +154,13 @@ def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
         data_dir,
         run_dir,
         workers=process.workers,
+        presence=presence,
         on_cluster=process.on_cluster,
         skip={key for opened in others for job in opened.jobs for key, _ in job.objects},
     )
     targets.rule_dir = rule_dir
     targets.obstacles = table.obstacles
     targets.limits["keeps"] = True
-    targets.limits["presence"] = str(presence.path) if presence else None
     # Of single objects that a pipeline names, any number may be under way.
     at_once = targets.limits["slots"] or process.workers
     targets.limits["single_bandwidth"] = share_bandwidth(config, at_once)
@@ -186,8 +181,8 @@ def close_targets(targets: Targets) -> list[str]:
 
     Nothing, if all has arrived, or nothing was to be fetched.
     """
-    if presence := _Opened.presences.pop(targets.run_dir, None):
-        presence.close()
+    if targets.presence:
+        targets.presence.close()
         staging.clear_up(Path(targets.data_dir))
     said = read_outcomes(targets)
     paths = {key: f"{targets.data_dir}/{key}" for job in targets.jobs for key, _ in job.objects}
@@ -204,24 +199,6 @@ def close_targets(targets: Targets) -> list[str]:
         f"{len(paths) - len(missing):,} of {len(paths):,} files have arrived; run the same again "
         "to fetch what is missing",
     ]
-
-
-def explain_full_disk(
-    run_dir: StrPath, data_dir: StrPath, needed: int, why: str | None = None
-) -> str | None:
-    """Say why a run was stopped early for want of room, and for how many bytes; None if not.
-
-    The transfer that met the end of the disk has left word of it, unless `why` is known.
-    """
-    try:
-        why = why or Path(run_dir, STOP).read_text() or "the disk takes no more files"
-    except OSError:
-        return None
-    disk = os.statvfs(data_dir)
-    return (
-        f"stopped early: {why}; {data_dir} needs room for {needed:,} bytes more, and has "
-        f"{disk.f_bavail * disk.f_frsize:,}"
-    )
 
 
 def _find_others(data_dir: str) -> list[Targets]:
@@ -265,6 +242,7 @@ def make_targets(
     run_dir: Path,
     *,
     workers: int,
+    presence: staging.Presence | None = None,
     on_cluster: bool = False,
     skip: Collection[str] = (),
 ) -> Targets:
@@ -274,6 +252,8 @@ def make_targets(
     ----------
     workers, on_cluster
         See :class:`Process`.
+    presence
+        The sign that the run lives.
     skip
         Keys that the jobs of another module of the same pipeline bring.
 
@@ -295,7 +275,7 @@ def make_targets(
     if config.get("space_check", True) and is_writable(Path(data_dir)):
         check_room(data_dir, [size for job in jobs for _, size in job.objects])
     sizes = {row.key: row.size for row in table.rows if row.key not in blocked}
-    return Targets(
+    targets = Targets(
         data_dir,
         str(run_dir),
         bucket,
@@ -310,9 +290,12 @@ def make_targets(
             "max_bandwidth": share_bandwidth(config, min(workers, len(jobs))),
             "slots": slots,
             "keeps": on_cluster,
+            "presence": str(presence.path) if presence else None,
         },
         is_main=True,
     )
+    targets.presence = presence
+    return targets
 
 
 def read_positive(config: Mapping[str, Any], name: str, unit: str) -> float | None:

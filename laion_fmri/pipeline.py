@@ -11,11 +11,10 @@ from typing import Any
 
 from laion_fmri.bids import Parsed
 from laion_fmri.errors import SelectionError, list_some
-from laion_fmri.filters import FILTERS, NO_SUBJECT, Selection, explain_unmatched
+from laion_fmri.filters import FILTERS, NO_SUBJECT, Selection, Values, explain_unmatched
 from laion_fmri.opening import find_opened
 from laion_fmri.targets import Targets
 
-Values = str | Iterable[str] | None
 Wildcards = Mapping[str, str]
 
 #: Wildcards that fill in a filter which is not given, and the filters that they fill in.

@@ -14,7 +14,6 @@ from laion_fmri.keys import Row
 from laion_fmri.plan import Job
 from laion_fmri.runner import count_staged_bytes
 from laion_fmri.targets import Targets
-from laion_fmri.units import format_size as format_size
 
 #: Seconds before the first plain line. Later ones are rarer, see :func:`find_pause`.
 INTERVAL = 10.0

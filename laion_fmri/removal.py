@@ -21,11 +21,11 @@ from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import STATE_DIR, StrPath, get_data_dir
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
-from laion_fmri.filters import AVERAGES, Selection
+from laion_fmri.filters import AVERAGES, Selection, Values
 from laion_fmri.inventory import NOTHING_HELD_OUT
 from laion_fmri.keys import Row, find_keys
 from laion_fmri.staging import Claims, find_kept, has_others
-from laion_fmri.status import Values, check_readable
+from laion_fmri.status import check_readable, name_session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -334,4 +334,4 @@ def name_group(item: Item) -> tuple[str, str]:
     """Return subject and session of an item in words, as the command groups them."""
     if item.sub is None:
         return "stimuli", ""
-    return f"sub-{item.sub}", AVERAGES if item.ses is None else f"ses-{item.ses}"
+    return f"sub-{item.sub}", name_session(item.ses or AVERAGES)

@@ -27,9 +27,10 @@ from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare
 from laion_fmri.licenses import check_licenses
-from laion_fmri.opening import explain_full_disk, make_targets, read_positive
+from laion_fmri.opening import make_targets, read_positive
 from laion_fmri.profiles import find_profile
 from laion_fmri.rates import note_rate
+from laion_fmri.room import count_free_bytes, explain_full_disk
 from laion_fmri.runner import Outcome, Snakemake, run_workflow
 from laion_fmri.staging import Presence, clear_up, enter, has_others
 from laion_fmri.targets import Targets
@@ -188,9 +189,9 @@ class Run:
             str(self.data_dir),
             run_dir,
             workers=self.n_jobs,
+            presence=self._presence,
             on_cluster=self.profile is not None,
         )
-        targets.limits["presence"] = str(self._presence.path) if self._presence else None
         targets.write()
         targets.write_stamp(self.table.partial_paths())
         return targets
@@ -279,8 +280,7 @@ class Run:
         """Say why no transfer has recorded an outcome, which takes a disk that can be written."""
         if not is_writable(self.data_dir):
             return Outcome("failed", str(not_writable(self.data_dir)))
-        disk = os.statvfs(self.data_dir)
-        free = disk.f_bavail * disk.f_frsize
+        free = count_free_bytes(self.data_dir)
         if free < row.size:
             reason = f"{row.size:,} bytes are needed, and the disk of {self.data_dir} has {free:,}"
             return Outcome("failed", reason)

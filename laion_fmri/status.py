@@ -15,14 +15,13 @@ from laion_fmri.bids import parse_key
 from laion_fmri.bucket import Bucket
 from laion_fmri.config import StrPath, find_data_dir
 from laion_fmri.errors import DataDirError, list_some
-from laion_fmri.filters import AVERAGES, FILTERS, Selection
+from laion_fmri.filters import AVERAGES, FILTERS, Selection, Values
 from laion_fmri.inventory import NOTHING_HELD_OUT
 from laion_fmri.keys import Row, find_keys
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Values = str | Iterable[str] | None
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 

@@ -98,6 +98,8 @@ class Targets:
         self.runs_single = runs_single
         #: What keeps a key of the selection from being fetched, in words.
         self.obstacles: dict[str, str] = {}
+        #: The sign that the run lives, in the process that has made it.
+        self.presence: staging.Presence | None = None
         self._looked: set[str] = set()
         self._stale: set[str] = set()
         self._conflicts: dict[str, str] | None = None
@@ -283,7 +285,6 @@ class Targets:
     def write(self) -> None:
         """Write the table and the jobs for the processes that Snakemake starts."""
         run_dir = Path(self.run_dir)
-        staging.sweep_staging(Path(self.data_dir))
         shutil.rmtree(run_dir / "outcomes", ignore_errors=True)
         (run_dir / transfer.STOP).unlink(missing_ok=True)
         run_dir.mkdir(parents=True, exist_ok=True)

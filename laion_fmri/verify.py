@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from laion_fmri.config import StrPath, check_data_dir, get_data_dir
 from laion_fmri.content import OUTCOMES, Checker, Finding, Outcome
-from laion_fmri.download import Values, read_n_jobs
+from laion_fmri.download import read_n_jobs
 from laion_fmri.errors import list_some
 from laion_fmri.etags import Hasher
+from laion_fmri.filters import Values
 from laion_fmri.inventory import take_inventory
-from laion_fmri.progress import Progress, format_size, show
+from laion_fmri.progress import Progress, show
 from laion_fmri.run import Watch
+from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from faults import FaultServer, serve_faults
 from helpers import find_aws, sandbox
 
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
@@ -97,3 +98,22 @@ def tiny(
     """Point the package at the bucket ``tiny``: runs are quick."""
     monkeypatch.setenv("LAION_FMRI_BUCKET", "tiny")
     return bucket
+
+
+@pytest.fixture(scope="module")
+def filled(server: SampleServer, request: pytest.FixtureRequest) -> str:
+    """Serve the ``OBJECTS`` of a test module as a bucket that is named after it."""
+    name = request.module.__name__.removeprefix("test_")
+    server.add_bucket(name, request.module.OBJECTS)
+    return name
+
+
+@pytest.fixture
+def bench(
+    filled: str, server: SampleServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultServer]:
+    """Point the package at the objects of a test module, behind the fault bench."""
+    monkeypatch.setenv("LAION_FMRI_BUCKET", filled)
+    with serve_faults(server) as bench:
+        monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", bench.endpoint_url)
+        yield bench

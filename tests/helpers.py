@@ -217,18 +217,23 @@ def run_script(text: str, *, cwd: Path | None = None, **settings: object):
     return run([sys.executable, "-W", "error", script], cwd=cwd, **settings)
 
 
-def run_on_terminal(
-    *arguments: object, typed: str = "", columns: int = 140, **settings: object
-) -> tuple[int, str]:
-    """Run the ``laion-fmri`` command on a terminal; return its status and what the screen got.
+def start_on_terminal(
+    *arguments: object,
+    columns: int,
+    rows: int = 40,
+    before: Iterable[str] = (),
+    **settings: object,
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the ``laion-fmri`` command on a terminal, after the words `before`.
 
-    The `settings` go to its environment; one of None is taken out of it.
+    Returns the process, and the descriptor of what the terminal is seen and typed on with. The
+    `settings` go to its environment; one of None is taken out of it.
     """
     screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     given = {"TERM": "xterm-256color", "COLUMNS": None, "LINES": None, **settings}
     process = subprocess.Popen(
-        [sys.executable, "-m", "laion_fmri", *map(str, arguments)],
+        [*before, sys.executable, "-m", "laion_fmri", *map(str, arguments)],
         cwd=os.environ["HOME"],
         env={k: str(v) for k, v in (os.environ | given).items() if v is not None},
         stdin=terminal,
@@ -237,6 +242,17 @@ def run_on_terminal(
         start_new_session=True,
     )
     os.close(terminal)
+    return process, screen
+
+
+def run_on_terminal(
+    *arguments: object, typed: str = "", columns: int = 140, **settings: object
+) -> tuple[int, str]:
+    """Run the ``laion-fmri`` command on a terminal; return its status and what the screen got.
+
+    The `settings` go to its environment; one of None is taken out of it.
+    """
+    process, screen = start_on_terminal(*arguments, columns=columns, **settings)
     os.write(screen, typed.encode())
     seen = b""
     with contextlib.suppress(OSError):  # the terminal is gone when the command is

@@ -15,7 +15,8 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.keys import compare, is_safe_key, key_table
+from laion_fmri.keys import compare, key_table
+from laion_fmri.paths import is_safe_key
 
 COLUMNS = "key size etag last_modified sub ses task space desc stat suffix extension path status"
 GLM, ATLASES = "derivatives/glmsingle-tedana/", "derivatives/atlases/"

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from faults import FaultServer, serve_faults
+from faults import FaultServer
 from helpers import read_tree, stat_all, write_tree
 from runs import (
     WAYS,
@@ -38,22 +38,6 @@ RATE = 1000
 MOMENTS = 20
 #: Seconds in which a stopped run has to be gone, and in which nothing is left of a killed one.
 STOPPED, KILLED = 10.0, 15.0
-
-
-@pytest.fixture(scope="module")
-def filled(server):
-    """Serve the objects as a bucket of its own."""
-    server.add_bucket("kills", OBJECTS)
-    return server
-
-
-@pytest.fixture
-def bench(filled, monkeypatch):
-    """Point the package at the objects, behind the fault bench."""
-    monkeypatch.setenv("LAION_FMRI_BUCKET", "kills")
-    with serve_faults(filled) as bench:
-        monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", bench.endpoint_url)
-        yield bench
 
 
 @pytest.fixture(scope="module")

@@ -256,7 +256,8 @@ def bring(job: Job, keys: list[str], bucket: str = "laion-fmri") -> set[str]:
     """
     filters = [("exclude", "*"), *(("include", pattern) for pattern in job.patterns)]
     filters += [("exclude", pattern) for pattern in job.exclusions]
-    rules = [(kind, os.path.join(f"{bucket}/{job.prefix}", text)) for kind, text in filters]  # noqa: PTH118
+    top = f"{bucket}/{job.prefix}"
+    rules = [(kind, os.path.join(top, text)) for kind, text in filters]  # noqa: PTH118 - as aws does
     copied = set()
     for key in keys:
         kinds = [kind for kind, rule in rules if fnmatch(f"{bucket}/{key}", rule)]

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from faults import FaultServer, serve_faults
+from faults import FaultServer
 from helpers import read_tree, stat_all
 from runs import (
     WAYS,
@@ -94,22 +94,6 @@ class Disk:
     def close(self) -> None:
         """Unmount it, with all that is on it."""
         self._keeper.communicate()
-
-
-@pytest.fixture(scope="module")
-def filled(server):
-    """Serve the objects as a bucket of its own."""
-    server.add_bucket("room", OBJECTS)
-    return server
-
-
-@pytest.fixture
-def bench(filled, monkeypatch):
-    """Point the package at the objects, behind the fault bench."""
-    monkeypatch.setenv("LAION_FMRI_BUCKET", "room")
-    with serve_faults(filled) as bench:
-        monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", bench.endpoint_url)
-        yield bench
 
 
 @pytest.fixture

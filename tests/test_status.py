@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import html
 import json
 import os
-import pty
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +23,7 @@ from helpers import (
     list_all,
     run,
     run_command,
+    start_on_terminal,
     stat_all,
     write_tree,
 )
@@ -62,20 +59,9 @@ def on_terminal(*words: object, columns: int, typed: str = "", **settings: str) 
 
     Returns its status and what it sent to the terminal.
     """
-    screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    command = ["-m", "laion_fmri", *map(str, words)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
-    process = subprocess.Popen(
-        [sys.executable, "-ISc", TAKE_TERMINAL, sys.executable, *command],
-        cwd=os.environ["HOME"],
-        env=environment | {"TERM": "xterm-256color"} | settings,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    )
-    os.close(terminal)
+    before = [sys.executable, "-ISc", TAKE_TERMINAL]
+    settings = {"NO_COLOR": None, **settings}
+    process, screen = start_on_terminal(*words, columns=columns, before=before, **settings)
     seen = b""
     with contextlib.suppress(OSError):  # the terminal is gone when the command is
         while chunk := os.read(screen, 65536):

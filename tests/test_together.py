@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from faults import FaultServer, serve_faults
+from faults import FaultServer
 from helpers import copy_clone, read_tree, stat_all
 from runs import Started, find_complete, list_leftovers, make_objects, start, wait_until
 
@@ -16,22 +16,6 @@ OBJECTS = make_objects(18, 600)
 HELD = ("*-1*_trials.tsv", "*/V[0-3].nii.gz")
 ARRIVE = sorted(key for key in OBJECTS if not any(fnmatchcase(key, held) for held in HELD))
 LATER = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def filled(server):
-    """Serve the objects as a bucket of its own."""
-    server.add_bucket("together", OBJECTS)
-    return server
-
-
-@pytest.fixture
-def bench(filled, monkeypatch):
-    """Point the package at the objects, behind the fault bench."""
-    monkeypatch.setenv("LAION_FMRI_BUCKET", "together")
-    with serve_faults(filled) as bench:
-        monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", bench.endpoint_url)
-        yield bench
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
-import pty
 import random
 import re
 import select
 import shlex
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -33,6 +31,7 @@ from helpers import (
     run_script,
     run_snakemake,
     sandbox,
+    start_on_terminal,
     write_tree,
 )
 from rich.cells import cell_len
@@ -93,19 +92,8 @@ def watch(*arguments: object, columns: int, rows: int = 30, resize: int = 0, **s
     """Run the command on a terminal of that size; `resize` makes it that wide on the way."""
     screen = pyte.Screen(columns, rows)
     stream = pyte.ByteStream(screen)
-    master, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    given = {"TERM": "xterm-256color", "NO_COLOR": None, "COLUMNS": None, **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "laion_fmri", *map(str, arguments)],
-        cwd=os.environ["HOME"],
-        env={k: str(v) for k, v in (os.environ | given).items() if v is not None},
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    )
-    os.close(terminal)
+    settings = {"NO_COLOR": None, **settings}
+    process, master = start_on_terminal(*arguments, columns=columns, rows=rows, **settings)
     sent, frames = b"", []
     deadline = time.monotonic() + 120
     with contextlib.suppress(OSError):  # the terminal is gone when the command is

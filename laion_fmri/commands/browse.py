@@ -10,10 +10,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.commands.listing import print_files, print_values, write_records
-from laion_fmri.commands.output import DONE, add_command, add_filters, print_table, say
+from laion_fmri.commands.output import (
+    DONE,
+    add_command,
+    add_filters,
+    print_table,
+    read_config,
+    say,
+)
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.filters import FILTERS
-from laion_fmri.progress import format_size
+from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.keys import Row, Table
@@ -144,9 +150,7 @@ def _run_entities(arguments: argparse.Namespace) -> int:
 
 
 def _read_selection(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("subject", *FILTERS, "include_stimuli")
-    config = {name: getattr(arguments, name) for name in names}
-    return config | {"subject": config["subject"] or "all"}
+    return read_config(arguments) | {"subject": arguments.subject or "all"}
 
 
 def _warn(table: Table) -> None:

@@ -14,6 +14,7 @@ from laion_fmri.commands.output import (
     FAILED,
     add_command,
     add_filters,
+    ask,
     be_quiet,
     print_table,
     read_config,
@@ -106,7 +107,14 @@ def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.download import read_n_jobs
     from laion_fmri.run import Run
 
-    settings = ("max_bandwidth", "manifest", "save_manifest", "stall_timeout", "space_check")
+    settings = (
+        "data_dir",
+        "max_bandwidth",
+        "manifest",
+        "save_manifest",
+        "stall_timeout",
+        "space_check",
+    )
     config = read_config(arguments, *settings)
     if arguments.subject is None:
         if arguments.manifest is None:
@@ -193,9 +201,7 @@ def _ask_for_licence(data_dir: str | None) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     say(dataset.STIMULI_LICENSE)
-    sys.stderr.write("Do you accept? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not ask("Do you accept?"):
         return False
     accept_licenses(include_stimuli=True, data_dir=data_dir)
     return True

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.commands.output import print_table
-from laion_fmri.progress import format_size
+from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.discovery import EntityValue

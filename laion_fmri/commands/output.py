@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from laion_fmri.filters import FILTERS
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 #: Exit status of the command.
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+#: Columns into a pipe: a wide line is easier to cut than a folded one to mend.
+PIPE_COLUMNS = 200
+#: Longest label that is written out in a heading or a row; a session has two digits.
+LONGEST = 12
 
 _FILTER_HELP = {
     "ses": 'sessions, such as ses-01; "averages" selects the files without a session',
@@ -42,7 +51,7 @@ def add_filters(parser: argparse.ArgumentParser, subject_help: str, stimuli_help
 
 def read_config(arguments: argparse.Namespace, *more: str) -> dict[str, Any]:
     """Return the configuration that the options of :func:`add_filters`, and `more`, make."""
-    names: Iterable[str] = ("subject", *FILTERS, "include_stimuli", "data_dir", *more)
+    names: Iterable[str] = ("subject", *FILTERS, "include_stimuli", *more)
     return {name: getattr(arguments, name) for name in names}
 
 
@@ -50,8 +59,45 @@ def print_table(table: Any) -> None:
     """Print a table of rich."""
     from rich.console import Console
 
-    # Into a pipe, never fold: a wide line is easier to cut than a folded one to mend.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
+
+
+def open_console() -> Console:
+    """Return a console on stdout that colours on a terminal only, and never with NO_COLOR."""
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    is_plain = not is_terminal or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        width=None if is_terminal else PIPE_COLUMNS,
+        force_terminal=is_terminal,  # whatever FORCE_COLOR says: what reads a pipe wants it plain
+        color_system=None if is_plain else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def spell_path(path: str | Path) -> str:
+    """Return a path as it can be printed: it may hold bytes that are no text."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def cut(label: str) -> str:
+    """Return `label` in characters of one column each, and not too many of them."""
+    plain = "".join(letter if letter.isascii() else "?" for letter in label)
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}~"
+
+
+def ask(question: str) -> bool:
+    """Ask on the terminal, and return whether the answer is yes."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # Ctrl-D leaves the terminal in the line of the question
+        say("")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def read_number(text: str) -> int | str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.filters import FILTERS
+from laion_fmri.filters import AVERAGES, FILTERS
 from laion_fmri.units import format_seconds, format_size
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 #: The group of files that belong to no subject.
 ROOT = "dataset"
-#: What names no session.
-AVERAGES = "averages"
 
 
 class Group(NamedTuple):
@@ -45,9 +42,9 @@ def describe_plan(run: Run) -> str:
 def describe_room(run: Run) -> str:
     """Say in one line what room there is on the disk, and how long the last run's rate takes."""
     from laion_fmri.rates import read_rate
+    from laion_fmri.room import count_free_bytes
 
-    disk = os.statvfs(run.data_dir)
-    text = f"free on that disk: {format_size(disk.f_bavail * disk.f_frsize)}"
+    text = f"free on that disk: {format_size(count_free_bytes(run.data_dir))}"
     wanted = sum(row.size for row in run.table.incomplete())
     if rate := read_rate(run.data_dir):
         seconds = format_seconds(max(round(wanted / rate), 1))

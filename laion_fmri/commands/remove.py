@@ -12,10 +12,13 @@ from laion_fmri.commands.output import (
     USAGE,
     add_command,
     add_filters,
+    ask,
+    cut,
+    open_console,
     read_config,
     say,
+    spell_path,
 )
-from laion_fmri.commands.status import cut, open_console, spell_path
 from laion_fmri.errors import list_some
 from laion_fmri.units import format_size
 
@@ -53,7 +56,7 @@ def _run_remove(arguments: argparse.Namespace) -> int:
     if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
         say("error: there is no terminal to ask on; add --yes to remove, or --dry-run to look")
         return USAGE
-    removal = plan_removal(read_config(arguments))
+    removal = plan_removal(read_config(arguments, "data_dir"))
     for text in removal.warnings:
         say(f"warning: {text}")
     planned = removal.select("planned")
@@ -124,13 +127,7 @@ def _tell(items: Sequence[Item]) -> None:
 
 
 def _ask(planned: Sequence[Item]) -> bool:
-    sys.stdout.flush()
-    sys.stderr.write(f"Remove {_count(planned)}, {_format_total(planned)}? [y/N] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    if not answer.endswith("\n"):  # Ctrl-D leaves the terminal in the line of the question
-        say("")
-    return answer.strip().lower() in ("y", "yes")
+    return ask(f"Remove {_count(planned)}, {_format_total(planned)}?")
 
 
 def _count(items: Sequence[Item]) -> str:

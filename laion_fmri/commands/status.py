@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
-from laion_fmri.commands.output import DONE, add_command, add_filters, read_config, say
+from laion_fmri.commands.output import (
+    DONE,
+    add_command,
+    add_filters,
+    cut,
+    open_console,
+    read_config,
+    say,
+    spell_path,
+)
 from laion_fmri.filters import AVERAGES
 from laion_fmri.units import format_size
 
@@ -28,14 +35,10 @@ SIGNS = {
     "missing": (".", "dim"),
     "held out": ("x", "magenta"),
 }
-#: Columns into a pipe: a wide line is easier to cut than a folded one to mend.
-PIPE_COLUMNS = 200
 #: Columns that the totals need: on a narrower terminal they are folded, and never cut.
 WIDTH = 72
 #: Sessions in a row before a gap, where each is a single character.
 GROUP = 5
-#: Longest label that is written out in the heading; a session has two digits.
-LONGEST = 12
 
 
 def add(commands: Any) -> None:
@@ -57,7 +60,7 @@ def add(commands: Any) -> None:
 def _run_status(arguments: argparse.Namespace) -> int:
     from laion_fmri.status import take_overview
 
-    overview = take_overview(read_config(arguments))
+    overview = take_overview(read_config(arguments, "data_dir"))
     for text in overview.warnings:
         say(f"warning: {text}")
     if arguments.html is not None:
@@ -73,22 +76,6 @@ def _run_status(arguments: argparse.Namespace) -> int:
         return DONE
     _print_overview(overview, open_console())
     return DONE
-
-
-def open_console() -> Console:
-    """Return a console on stdout that colours on a terminal only, and never with NO_COLOR."""
-    from rich.console import Console
-
-    is_terminal = sys.stdout.isatty()
-    is_plain = not is_terminal or bool(os.environ.get("NO_COLOR"))
-    return Console(
-        width=None if is_terminal else PIPE_COLUMNS,
-        force_terminal=is_terminal,  # whatever FORCE_COLOR says: what reads a pipe wants it plain
-        color_system=None if is_plain else "auto",
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
 
 
 def _print_overview(overview: Overview, console: Console) -> None:
@@ -173,17 +160,6 @@ def draw_grid(overview: Overview, columns: int) -> Iterator[Text]:
             line.rstrip()
             yield line
         yield Text()
-
-
-def spell_path(path: str | Path) -> str:
-    """Return a path as it can be printed: it may hold bytes that are no text."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def cut(label: str) -> str:
-    """Return `label` in characters of one column each, and not too many of them."""
-    plain = "".join(letter if letter.isascii() else "?" for letter in label)
-    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}~"
 
 
 def _sign(cell: Cell | None) -> tuple[str, str]:

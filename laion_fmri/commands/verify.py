@@ -50,7 +50,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
     from laion_fmri.progress import show_progress
     from laion_fmri.verify import BROKEN, FAILURES, Check, read_threads, show_check, spell
 
-    config = read_config(arguments)
+    config = read_config(arguments, "data_dir")
     n_jobs = read_threads(arguments.n_jobs and read_number(arguments.n_jobs))
     tell: Callable[[str], object] = be_quiet if arguments.quiet else print
     started = time.monotonic()
