@@ -91,6 +91,7 @@ class Transfer:
         self.wanted: dict[str, None] = {}  # those of them that are being fetched here and now
         self.data_dir = Path(job["data_dir"])
         self.run_dir = Path(job["run_dir"])
+        self.staging = self.data_dir / staging.STATE_DIR / "partial"  # later a folder in it
         self.record = self.run_dir / "outcomes" / (job["name"] + ".jsonl")
         #: The sign that the own run lives; see :class:`laion_fmri.staging.Presence`.
         self.presence = Path(job.get("presence") or self.run_dir / "alive")
@@ -111,7 +112,8 @@ class Transfer:
                 self._fetch_all()
                 self._drop_kept()
         except OSError as error:
-            self._give_up(f"cannot write {error.filename or self.data_dir}: {error.strerror}")
+            if not self._is_full(error):
+                self._give_up(f"cannot write {error.filename or self.data_dir}: {error.strerror}")
         return int(self.failed)
 
     def _fetch_all(self) -> None:
@@ -193,7 +195,8 @@ class Transfer:
         config.write_text(
             aws.make_config(self.connections, self.max_bandwidth, is_mirror=is_mirror)
         )
-        with tempfile.TemporaryFile("w+", dir=self.staging, errors="replace") as messages:
+        # Not on the disk of the data, which would have no room for the word that it is full.
+        with tempfile.TemporaryFile("w+", errors="replace") as messages:
             try:
                 process = subprocess.Popen(
                     [*self.aws, *what],
@@ -306,9 +309,7 @@ class Transfer:
             staging.keep(self.data_dir, key, staged)
             staged.replace(target)
         except OSError as error:
-            if error.errno in aws.DISK_ERRORS:
-                self._stop_run(os.strerror(error.errno))
-            else:
+            if not self._is_full(error):
                 self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
         else:
             self._settle(key, "fetched", "")
@@ -373,6 +374,12 @@ class Transfer:
             raise SystemExit("the workflow that started this transfer is gone")
         with contextlib.suppress(OSError):
             self._give_up_for_disk((self.run_dir / STOP).read_text())
+
+    def _is_full(self, error: OSError) -> bool:
+        """Whether the disk takes no more files; then the run is stopped."""
+        if error.errno in aws.DISK_ERRORS:
+            self._stop_run(os.strerror(error.errno))
+        return error.errno in aws.DISK_ERRORS
 
     def _stop_run(self, said: str) -> None:
         """Give up, and keep the other transfers of the run from trying their luck."""

@@ -460,6 +460,32 @@ def test_a_full_disk_stops_the_run(make_stub, fetch, make_job, tmp_path):
     assert len(make_stub.calls()) == 1
 
 
+#: Has no room for the settings of aws.
+FULL = QUICK.replace(
+    "sys.exit(",
+    "def fail(*_, **__): raise OSError(28, 'No space left on device')\n"
+    "transfer.aws.make_config = fail\nsys.exit(",
+)
+
+
+def test_a_disk_without_room_for_our_own_files_stops_the_run(fetch, make_job, tmp_path):
+    """It is the same full disk, whoever meets it first."""
+    done = fetch(make_job([A], size=1000), "/no/such/aws", start=[sys.executable, "-c", FULL])
+    reason = f"No space left on device: {tmp_path}/data needs room for 1,000 bytes more"
+    assert (1, {A: reason}) == (done.status, done.reasons)
+    stop = tmp_path / "data" / ".laion_fmri" / "runs" / "r1" / "stop"
+    assert stop.read_text() == "No space left on device"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows where a descriptor leads")
+def test_what_aws_says_needs_no_room_on_the_disk_of_the_data(make_stub, fetch, make_job, tmp_path):
+    """Else a full disk would have no word for it."""
+    place = tmp_path / "place"
+    stub = make_stub(f"pathlib.Path({str(place)!r}).write_text(os.readlink('/proc/self/fd/2'))")
+    fetch(make_job([A]), stub)
+    assert not place.read_text().startswith(f"{tmp_path}/data")
+
+
 def test_a_name_that_looks_like_a_full_disk(make_stub, fetch, make_job):
     """What a hostile key says is not taken for what the disk says."""
     key = FOLDER + "[Errno 28] No space left on device"
