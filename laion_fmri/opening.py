@@ -30,9 +30,9 @@ from laion_fmri.errors import ConfigError, DataDirError
 from laion_fmri.filters import NO_SUBJECT, Selection
 from laion_fmri.keys import Table, compare
 from laion_fmri.licenses import check_licenses
+from laion_fmri.outcomes import read_outcomes
 from laion_fmri.plan import plan_for_cluster, plan_jobs
 from laion_fmri.room import check_room, explain_full_disk
-from laion_fmri.runner import read_outcomes
 from laion_fmri.targets import Targets, read_targets
 from laion_fmri.versions import find_table
 
@@ -184,7 +184,7 @@ def close_targets(targets: Targets) -> list[str]:
     if targets.presence:
         targets.presence.close()
         staging.clear_up(Path(targets.data_dir))
-    said = read_outcomes(targets)
+    said = read_outcomes(Path(targets.run_dir, "outcomes"))
     paths = {key: f"{targets.data_dir}/{key}" for job in targets.jobs for key, _ in job.objects}
     missing = [key for key in paths if compare(paths[key], targets.sizes[key]) != "complete"]
     needed = sum(targets.sizes[key] for key in missing)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from laion_fmri.keys import Row
+from laion_fmri.outcomes import OutcomeReader
 from laion_fmri.plan import Job
 from laion_fmri.runner import count_staged_bytes
 from laion_fmri.targets import Targets
@@ -69,16 +69,15 @@ class Monitor:
         self._jobs = {job.name: job for job in targets.jobs}
         self._homes = {key: job.name for job in targets.jobs for key, _ in job.objects}
         self._outcomes: dict[str, str] = {}
-        self._places: Counter[Path] = Counter()  # how far each file of outcomes has been read
+        self._reader = OutcomeReader(Path(targets.run_dir, "outcomes"))
         self._files: Counter[str] = Counter()  # fetched, by job
         self._bytes: Counter[str] = Counter()
         self._failed = 0
 
     def measure(self) -> State:
         """Look at the disk and return how far the run is."""
-        for file in Path(self._targets.run_dir, "outcomes").glob("*.jsonl"):
-            with suppress(OSError):
-                self._read(file)
+        for key, said in self._reader.read():
+            self._note(key, said.outcome)
         staged = count_staged_bytes(self._targets)
         running = [
             self._describe(self._jobs[name], count)
@@ -94,19 +93,6 @@ class Monitor:
             self._failed,
             tuple(running),
         )
-
-    def _read(self, file: Path) -> None:
-        if file.stat().st_size <= self._places[file]:
-            return
-        with file.open("rb") as record:
-            record.seek(self._places[file])
-            for line in record:
-                if not line.endswith(b"\n"):  # is being written
-                    break
-                self._places[file] += len(line)
-                with suppress(ValueError):
-                    said = json.loads(line)
-                    self._note(said["key"], said["outcome"])
 
     def _note(self, key: str, outcome: str) -> None:
         """Count the outcome of `key`; the latest one is what counts."""

@@ -28,10 +28,11 @@ from laion_fmri.filters import Selection
 from laion_fmri.keys import Row, Table, compare
 from laion_fmri.licenses import check_licenses
 from laion_fmri.opening import make_targets, read_positive
+from laion_fmri.outcomes import Outcome
 from laion_fmri.profiles import find_profile
 from laion_fmri.rates import note_rate
 from laion_fmri.room import count_free_bytes, explain_full_disk
-from laion_fmri.runner import Outcome, Snakemake, run_workflow
+from laion_fmri.runner import Snakemake, run_workflow
 from laion_fmri.staging import Presence, clear_up, enter, has_others
 from laion_fmri.targets import Targets
 from laion_fmri.units import format_size

@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from laion_fmri import loader
 from laion_fmri.aws import aws_command
 from laion_fmri.config import find_user
 from laion_fmri.errors import WorkflowFailedError
+from laion_fmri.outcomes import Outcome, read_outcomes
 from laion_fmri.profiles import Profile
 from laion_fmri.targets import Targets
 from laion_fmri.transfer import JOB
@@ -32,13 +33,6 @@ CLUSTER_GRACE = 40.0
 KEPT_RUNS = 20
 #: Jobs that are asked for by name; more of them might not fit on a command line.
 NAMED_JOBS = 2_000
-
-
-class Outcome(NamedTuple):
-    """What a job says of one key: ``fetched``, ``denied`` or ``failed``, and why not."""
-
-    outcome: str
-    reason: str
 
 
 def find_workflow() -> Path:
@@ -155,23 +149,12 @@ def run_workflow(
     log = run_dir / "snakemake.log"
     arguments = _make_arguments(targets, config_file, n_jobs, profile)
     status = snakemake.run(arguments, log, on_tick, GRACE if profile is None else CLUSTER_GRACE)
-    outcomes = read_outcomes(targets)
+    outcomes = read_outcomes(run_dir / "outcomes")
     if status and not outcomes:
         raise WorkflowFailedError(
             f"Snakemake failed before it fetched anything: {_explain(log)}; its log is {log}"
         )
     _clean_up(run_dir)
-    return outcomes
-
-
-def read_outcomes(targets: Targets) -> dict[str, Outcome]:
-    """Read what the jobs of a run have recorded so far; the latest word on a key counts."""
-    outcomes = {}
-    for file in Path(targets.run_dir, "outcomes").glob("*.jsonl"):
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # a line that is being written
-                record = json.loads(line)
-                outcomes[record["key"]] = Outcome(record["outcome"], record["reason"])
     return outcomes
 
 

@@ -34,6 +34,7 @@ if __name__ == "__main__":
     sys.path[0] = os.fspath(Path(__file__).parent.parent)
 
 from laion_fmri import aws, staging
+from laion_fmri.outcomes import Outcome, read_outcomes, record_outcome
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -354,11 +355,10 @@ class Transfer:
             for key, size in self.sizes.items():
                 if staging.recall(self.data_dir, key, size, self.staging):
                     self._settle(key, "fetched", "")
-        if self.keeps and self.record.exists():
-            for line in self.record.read_text().splitlines():
-                key, outcome, reason = json.loads(line).values()
-                if key in self.unsettled and (outcome, reason) in aws.FINAL.values():
-                    self._settle(key, outcome, reason)
+        if self.keeps:
+            for key, said in read_outcomes(self.record.parent, self.record.name).items():
+                if key in self.unsettled and said in aws.FINAL.values():
+                    self._settle(key, *said)
 
     def _drop_kept(self) -> None:
         """Drop the second links to what is in place, unless somebody may yet remove that."""
@@ -403,11 +403,8 @@ class Transfer:
         del self.unsettled[key]
         self.wanted.pop(key, None)
         self.failed |= outcome != "fetched"
-        line = json.dumps({"key": key, "outcome": outcome, "reason": reason})
         with contextlib.suppress(OSError):  # on a full disk, the run has to find out by itself
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-            with self.record.open("a") as record:
-                record.write(line + "\n")
+            record_outcome(self.record, key, Outcome(outcome, reason))
         if reason:
             sys.stderr.write(f"{outcome}: {key}: {reason}\n")
 

@@ -20,6 +20,7 @@ from helpers import REPO, find_aws, read_tree, wrap_aws
 
 from laion_fmri import staging, transfer
 from laion_fmri.bucket import Bucket
+from laion_fmri.outcomes import read_outcomes
 
 FOLDER = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
 A, B, C = (f"{FOLDER}sub-03_ses-01_desc-{name}_trials.tsv" for name in "ABC")
@@ -532,6 +533,26 @@ def test_a_job_that_is_tried_again_does_not_ask_for_what_was_refused(fetch, make
     words = [sys.executable, transfer.__file__, json.dumps(job), "--", "/no/such/aws"]
     again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (again.returncode, B in again.stderr) == (1, True)
+    assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("tail", ['{"key": "der', '"text"\n', '{"key": 1}\n', "\xff\n"])
+def test_a_job_that_is_tried_again_reads_past_a_broken_record(fetch, make_job, serving, tail):
+    """Killed while it wrote, a transfer leaves half a line; what stands before it still counts."""
+    job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"]) | {"keeps": True}
+    assert fetch(job).status == 1
+    record = Path(job["run_dir"], "outcomes", "job.jsonl")
+    with record.open("a", encoding="latin-1") as file:
+        file.write(tail)
+    words = [sys.executable, transfer.__file__, json.dumps(job), "--", "/no/such/aws"]
+    again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (again.returncode, "Traceback" in again.stderr, B in again.stderr) == (1, False, True)
+    assert read_outcomes(record.parent)[B].outcome == "denied"
+    assert {key: done.outcome for key, done in read_outcomes(record.parent).items()} == {
+        A: "fetched",
+        B: "denied",
+        C: "fetched",
+    }
     assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
 
 
