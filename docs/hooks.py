@@ -47,7 +47,7 @@ def make_promises_page() -> str:
 
 def make_command_page() -> str:
     """Describe the command and each of its subcommands, as its own parser does."""
-    from laion_fmri.cli import make_parser
+    from laion_fmri.commands.cli import make_parser
 
     parser = make_parser()
     parts = [

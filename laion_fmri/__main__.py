@@ -5,7 +5,7 @@ import sys
 
 def run() -> None:
     """Run the command line and exit with its status."""
-    from laion_fmri.cli import main
+    from laion_fmri.commands.cli import main
 
     sys.exit(main())
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from laion_fmri.errors import ConfigError, DataDirError, DataDirNotSetError
-from laion_fmri.staging import STATE_DIR as STATE_DIR
 
 StrPath = str | os.PathLike[str]
+
+#: Our own state inside a data directory; everything else there is a plain mirror of the bucket.
+STATE_DIR = ".laion_fmri"
 
 
 def dataset_initialize(data_dir: StrPath) -> Path:

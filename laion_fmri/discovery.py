@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.bids import Parsed, parse_key
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import StrPath, find_data_dir
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.filters import AVERAGES, FILTERS, Selection
-from laion_fmri.keys import Row, Table, find_keys, list_subjects
+from laion_fmri.selection.bids import Parsed, parse_key
+from laion_fmri.selection.filters import AVERAGES, FILTERS, Selection
+from laion_fmri.selection.table import Row, Table, find_keys, list_subjects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,8 +171,8 @@ def list_entities(
 def count_entities(config: Mapping[str, Any]) -> tuple[list[EntityValue], Table]:
     """Count what :func:`list_entities` shows, without pandas; also return the table that it is of.
 
-    The `config` has subject and filters, as :meth:`laion_fmri.filters.Selection.from_config` takes
-    them. Nothing counts as held out in the table.
+    The `config` has subject and filters, as :meth:`Selection.from_config`
+    takes them. Nothing counts as held out in the table.
     """
     selection = Selection.from_config(config)
     everything = replace(selection, held_out_sessions=(), restricted_keys=())

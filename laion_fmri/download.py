@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from laion_fmri.config import StrPath
 from laion_fmri.errors import DownloadError
-from laion_fmri.filters import Values
-from laion_fmri.licenses import accept_licenses as accept_licenses
-from laion_fmri.progress import report_progress
-from laion_fmri.run import Run
+from laion_fmri.folder.licences import accept_licenses as accept_licenses
+from laion_fmri.run.run import Run
+from laion_fmri.selection.filters import Values
+from laion_fmri.show.progress import report_progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from laion_fmri.bids import Parsed
 from laion_fmri.errors import SelectionError, list_some
-from laion_fmri.filters import FILTERS, NO_SUBJECT, Selection, Values, explain_unmatched
-from laion_fmri.opening import find_opened
-from laion_fmri.targets import Targets
+from laion_fmri.run.pipeline_modules import find_opened
+from laion_fmri.run.targets import Targets
+from laion_fmri.selection.bids import Parsed
+from laion_fmri.selection.filters import FILTERS, NO_SUBJECT, Selection, Values, explain_unmatched
 
 Wildcards = Mapping[str, str]
 

@@ -25,7 +25,7 @@ from helpers import (
     write_tree,
 )
 
-from laion_fmri.cli import main
+from laion_fmri.commands.cli import main
 from laion_fmri.discovery import list_entities
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError
 

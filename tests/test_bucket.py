@@ -16,8 +16,8 @@ import pytest
 from faults import serve_faults
 from helpers import REPO, run_command
 
-from laion_fmri import client as client_module
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket import client as client_module
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import validate_config
 from laion_fmri.discovery import get_subjects
 from laion_fmri.errors import BucketError, ConfigError, LaionFmriError

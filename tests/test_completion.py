@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 from helpers import drop_capabilities, run, run_command, sandbox
 
-from laion_fmri.bucket import Bucket
-from laion_fmri.completion import (
+from laion_fmri.bucket.listing import Bucket
+from laion_fmri.keys import key_table
+from laion_fmri.selection.completion import (
     MOST_FILES,
     MOST_VALUES,
     recall_listing,
     remember_listing,
     suggest_values,
 )
-from laion_fmri.keys import key_table
 
 GLM = "derivatives/glmsingle-tedana"
 KNOWN = {

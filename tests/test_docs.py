@@ -22,7 +22,7 @@ from helpers import REPO, run, run_command
 from nbclient import NotebookClient
 from pages import NOT_RUN, Reader, expand_extras, find_commands, find_pages, read_blocks
 
-from laion_fmri.cli import make_parser
+from laion_fmri.commands.cli import make_parser
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
 
 SITE_PAGES = sorted((REPO / "docs").rglob("*.md"))

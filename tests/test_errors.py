@@ -18,7 +18,7 @@ import pytest
 from helpers import run
 
 from laion_fmri import errors
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.errors import BucketError, DownloadError, LaionFmriError, list_some
 
 BUILTINS = {

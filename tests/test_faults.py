@@ -608,7 +608,7 @@ def upgrade(clone: Path) -> None:
     edits = [
         (rules, "exec {params.transfer:q}", ": new; exec {params.transfer:q}"),
         (rules, "transfer=transfer_command()", "new=2, transfer=transfer_command()"),
-        ("laion_fmri/transfer.py", "def main", "# Something has changed.\ndef main"),
+        ("laion_fmri/fetch/transfer.py", "def main", "# Something has changed.\ndef main"),
         ("workflow/envs/awscli.yaml", "dependencies:", "dependencies:\n  - new-dependency"),
     ]
     for name, old, new in edits:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laion_fmri.bids import Parsed, parse_key
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
-from laion_fmri.filters import FILTERS, Selection, explain_unmatched
+from laion_fmri.selection.bids import Parsed, parse_key
+from laion_fmri.selection.filters import FILTERS, Selection, explain_unmatched
 
 #: On a busy machine an example may take its time.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -20,12 +20,12 @@ from helpers import (
     write_tree,
 )
 
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.download import download
 from laion_fmri.errors import DownloadError
-from laion_fmri.filters import Selection
-from laion_fmri.keys import find_keys
-from laion_fmri.paths import Ground, find_conflicts, find_obstacle, is_safe_key
+from laion_fmri.folder.obstacles import Ground, find_conflicts, find_obstacle, is_safe_key
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.table import find_keys
 
 GLM = "derivatives/glmsingle-tedana/"
 TOP = GLM + "sub-03/"
@@ -346,7 +346,7 @@ def test_a_folder_is_looked_at_once(ground, monkeypatch):
         return real(path)
 
     found = Ground(f"{ground}/")
-    monkeypatch.setattr("laion_fmri.paths.os.lstat", count)
+    monkeypatch.setattr("laion_fmri.folder.obstacles.os.lstat", count)
     for number in range(1_000):
         assert found.find_obstacle(f"{ground}/folder/deep/{number}") is None
         assert "leads out" in str(found.find_obstacle(f"{ground}/out/deep/{number}"))

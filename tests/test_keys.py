@@ -8,15 +8,16 @@ from itertools import count
 
 import pytest
 
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.errors import (
     DataDirNotSetError,
     SelectionError,
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.keys import compare, key_table
-from laion_fmri.paths import is_safe_key
+from laion_fmri.folder.obstacles import is_safe_key
+from laion_fmri.keys import key_table
+from laion_fmri.selection.table import compare
 
 COLUMNS = "key size etag last_modified sub ses task space desc stat suffix extension path status"
 GLM, ATLASES = "derivatives/glmsingle-tedana/", "derivatives/atlases/"
@@ -323,8 +324,8 @@ def test_which_keys_are_safe(key, expected):
 
 def test_our_own_state_is_never_a_target(make_bucket, bucket):
     """A bucket that holds our state directory cannot overwrite it, even through a custom tree."""
-    from laion_fmri.filters import Selection
-    from laion_fmri.keys import find_keys
+    from laion_fmri.selection.filters import Selection
+    from laion_fmri.selection.table import find_keys
 
     make_bucket({".laion_fmri/sub-03/stamp": b"x", "raw/sub-03/x.tsv": b"x"})
     trees = ["raw/{subject}/", ".laion_fmri/{subject}/"]

@@ -9,10 +9,11 @@ import sys
 import pytest
 from helpers import drop_capabilities, list_all, run
 
-from laion_fmri import download, licenses
+from laion_fmri import download
 from laion_fmri.config import dataset_initialize
 from laion_fmri.errors import DataDirError, DataDirNotSetError, LicenseNotAcceptedError
-from laion_fmri.licenses import accept_licenses, check_licenses, has_accepted_stimuli
+from laion_fmri.folder import licences as licenses
+from laion_fmri.folder.licences import accept_licenses, check_licenses, has_accepted_stimuli
 
 TERMS = "https://laion-fmri.hebartlab.com/terms"
 
@@ -134,7 +135,7 @@ def test_a_read_only_data_directory(tmp_path):
     (tmp_path / "README").touch()
     tmp_path.chmod(0o555)
     code = (
-        "from laion_fmri.licenses import accept_licenses\n"
+        "from laion_fmri.folder.licences import accept_licenses\n"
         f"accept_licenses(include_stimuli=True, data_dir={str(tmp_path)!r})"
     )
     done = run([*drop_capabilities(), sys.executable, "-c", code])

@@ -26,7 +26,7 @@ from helpers import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.download import accept_licenses, download
 from laion_fmri.errors import (
     ConfigError,
@@ -37,9 +37,9 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.filters import Selection
 from laion_fmri.manifest import Entry, read_manifest, write_manifest
-from laion_fmri.versions import find_table, hash_files
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.manifest_run import find_table, hash_files
 
 FUNC = "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_"
 TRIALS = FUNC + "desc-SingletrialBetas_trials.tsv"

@@ -12,12 +12,9 @@ from helpers import find_aws, read_tree, run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from laion_fmri.aws import escape_pattern
-from laion_fmri.bucket import Bucket
-from laion_fmri.filters import Selection
-from laion_fmri.keys import find_keys
-from laion_fmri.patterns import cover
-from laion_fmri.plan import (
+from laion_fmri.bucket.listing import Bucket
+from laion_fmri.fetch.aws import escape_pattern
+from laion_fmri.run.jobs import (
     CONNECTIONS,
     LARGE,
     MATCH_SECONDS,
@@ -28,6 +25,9 @@ from laion_fmri.plan import (
     plan_for_cluster,
     plan_jobs,
 )
+from laion_fmri.run.patterns import cover
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.table import find_keys
 
 #: On a busy machine an example may take its time.
 UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

@@ -23,14 +23,15 @@ from helpers import (
 )
 from test_status import ESCAPE, on_terminal
 
+from laion_fmri.check.removal import plan_removal
 from laion_fmri.errors import (
     DataDirError,
     SelectionError,
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.removal import plan_removal, remove
-from laion_fmri.staging import Claims, Presence
+from laion_fmri.folder.staging import Claims, Presence
+from laion_fmri.removal import remove
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func"
 BETAS = f"{FUNC}/sub-03_ses-01_task-images_desc-SingletrialBetas_trials.tsv"
@@ -188,7 +189,7 @@ def test_what_is_no_file_is_left(data):
 HOLD = """
 import sys
 from pathlib import Path
-from laion_fmri.staging import Claims
+from laion_fmri.folder.staging import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.take(sys.argv[2:]), flush=True)
 sys.stdin.read()

@@ -10,8 +10,8 @@ from helpers import list_all, run_script
 
 from laion_fmri.download import download
 from laion_fmri.errors import BucketError, WorkflowFailedError
-from laion_fmri.run import Run
-from laion_fmri.runner import Snakemake
+from laion_fmri.run.process import Snakemake
+from laion_fmri.run.run import Run
 
 
 def find_children() -> list[str]:
@@ -53,7 +53,7 @@ def test_a_dry_run_leaves_what_was_kept(tiny, tiny_objects, tmp_path):
 
 def test_it_ends_with_its_parent():
     """Killed in the middle of the listing, a command leaves no Snakemake that waits for ever."""
-    script = "import os; from laion_fmri.runner import Snakemake; s = Snakemake()"
+    script = "import os; from laion_fmri.run.process import Snakemake; s = Snakemake()"
     pid = int(run_script(f"{script}; print(s._process.pid, flush=True); os._exit(0)").stdout)
     deadline = time.monotonic() + 60
     while psutil.pid_exists(pid) and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.page_style import STYLE
+from laion_fmri.show.page_style import STYLE
 from laion_fmri.status import status
 
 GLM = "derivatives/glmsingle-tedana/sub-03"

@@ -7,7 +7,7 @@ import re
 import pytest
 from helpers import run_command, run_on_terminal, write_tree
 
-from laion_fmri.cli import make_parser
+from laion_fmri.commands.cli import make_parser
 
 #: The commands with what they need; those that have tests of their own screens are in other files.
 WORDS = {

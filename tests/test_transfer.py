@@ -18,10 +18,12 @@ import psutil
 import pytest
 from helpers import REPO, find_aws, read_tree, wrap_aws
 
-from laion_fmri import staging, transfer
-from laion_fmri.bucket import Bucket
-from laion_fmri.outcomes import read_outcomes
+from laion_fmri.bucket.listing import Bucket
+from laion_fmri.fetch.outcomes import read_outcomes
+from laion_fmri.folder import staging
 
+#: What the rules run, by its path.
+PROGRAM = str(REPO / "laion_fmri" / "transfer.py")
 FOLDER = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
 A, B, C = (f"{FOLDER}sub-03_ses-01_desc-{name}_trials.tsv" for name in "ABC")
 ODD = f"{FOLDER}a b/$HOME/{{x}}/'-µ' [y]*?.tsv"
@@ -29,9 +31,8 @@ DASH = f"{FOLDER}-rf.tsv"
 OBJECTS = {key: key.encode() * (1 + index) for index, key in enumerate([A, B, C, ODD, DASH])}
 #: Waits between attempts are cut short; nothing else is changed.
 QUICK = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("transfer", sys.argv[1])
-spec.loader.exec_module(transfer := importlib.util.module_from_spec(spec))
+import sys
+from laion_fmri.fetch import transfer
 transfer.BACKOFF = 0.01
 sys.exit(transfer.main(sys.argv[2:]))
 """
@@ -88,7 +89,7 @@ def fetch(serving):
 
     def run(job, aws=None, start=(sys.executable, "-c", QUICK)) -> Done:
         aws = [aws or find_aws(), "s3", "cp", *options] if aws is None else [aws]
-        words = [*start, transfer.__file__, json.dumps(job), "--", *map(str, aws)]
+        words = [*start, PROGRAM, json.dumps(job), "--", *map(str, aws)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         record = Path(job["run_dir"], "outcomes", "job.jsonl")
         lines = record.read_text().splitlines() if record.exists() else []
@@ -124,7 +125,7 @@ def requests_for(server, key: str) -> int:
 def test_takes_nothing_but_the_standard_library():
     """It runs with any Python that a rule's environment brings."""
     code = "import sys; sys.argv = ['x']; sys.path[0] = 'nowhere'; import runpy\n"
-    code += f"runpy.run_path({transfer.__file__!r}, run_name='imported')\nprint(*sys.modules)"
+    code += f"runpy.run_path({PROGRAM!r}, run_name='imported')\nprint(*sys.modules)"
     words = [sys.executable, "-I", "-S", "-c", code.replace("'nowhere'", repr(str(REPO)))]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     outside = {name.split(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
@@ -145,7 +146,7 @@ def test_a_batch_from_a_file(fetch, make_job, tmp_path, serving):
     job = make_job([A, C, ODD, DASH], FOLDER, ["*A_*", "*C_*", "a b*", "[-]*"])
     (tmp_path / "job.json").write_text(json.dumps(job))
     options = Bucket("transfer", "us-west-2", serving.endpoint_url).aws_options()
-    command = [sys.executable, transfer.__file__, f"@{tmp_path}/job.json", "--"]
+    command = [sys.executable, PROGRAM, f"@{tmp_path}/job.json", "--"]
     aws = [find_aws(), "s3", "cp", *options]
     assert subprocess.run([*command, *aws], capture_output=True, check=False).returncode == 0
     assert {key: OBJECTS[key] for key in (A, C, ODD, DASH)} == read_tree(tmp_path / "data")
@@ -337,7 +338,7 @@ def test_a_signal_leaves_nothing_behind(make_job, tmp_path, number):
     with socket.create_server(("127.0.0.1", 0)) as stalled:  # accepts, and never answers
         options = ["--endpoint-url", f"http://127.0.0.1:{stalled.getsockname()[1]}"]
         words = [aws, "s3", "cp", "--no-sign-request", "--region", "us-west-2", *options]
-        command = [sys.executable, transfer.__file__, json.dumps(make_job([A])), "--", *words]
+        command = [sys.executable, PROGRAM, json.dumps(make_job([A])), "--", *words]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             stalled.settimeout(15)
             connection, _ = stalled.accept()
@@ -356,7 +357,7 @@ def test_a_batch_that_is_stopped_keeps_what_it_has(make_stub, make_job, tmp_path
         "to.mkdir()\n(to / 'a').write_bytes(b'zz')\n(to / 'b').write_bytes(b'z')\ntime.sleep(60)"
     )
     job = make_job([FOLDER + "a", FOLDER + "b"], FOLDER, ["*"], size=2)
-    command = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    command = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         arrived = wait_for((tmp_path / "data" / FOLDER / "a").exists)
         process.terminate()
@@ -376,7 +377,7 @@ while process.poll() is None and not pathlib.Path(sys.argv[1]).exists():
 def test_it_ends_with_the_process_that_started_it(make_stub, make_job, tmp_path):
     """When Snakemake is killed, its transfers end by themselves, and their aws with them."""
     stub = make_stub("to.write_bytes(b'half')\ntime.sleep(60)")
-    command = [sys.executable, transfer.__file__, json.dumps(make_job([A])), "--", stub]
+    command = [sys.executable, PROGRAM, json.dumps(make_job([A])), "--", stub]
     parent = [sys.executable, "-c", ORPHAN, str(tmp_path / "stub.log"), *command]
     subprocess.run(parent, check=True, stderr=subprocess.DEVNULL)
     partial = tmp_path / "data" / ".laion_fmri" / "partial"
@@ -389,7 +390,7 @@ def test_leftovers_of_the_killed_are_swept_and_the_living_left_alone(make_stub, 
     """After SIGKILL the staging folder stays, but no aws; the next run removes it, and no other."""
     stub = make_stub("to.mkdir()\n(to / 'a.1234abcd').write_bytes(b'z')\ntime.sleep(60)")
     jobs = [make_job([FOLDER + name], FOLDER, ["*"], size=2) for name in "ab"]
-    words = [[sys.executable, transfer.__file__, json.dumps(job), "--", stub] for job in jobs]
+    words = [[sys.executable, PROGRAM, json.dumps(job), "--", stub] for job in jobs]
     partial = tmp_path / "data" / ".laion_fmri" / "partial"
     with subprocess.Popen(words[0], stderr=subprocess.DEVNULL) as killed:
         assert wait_for(lambda: len(list(partial.glob("*/objects/*"))) == 1)
@@ -408,7 +409,7 @@ def test_what_another_is_fetching_is_waited_for(make_stub, make_job, tmp_path):
     """Two jobs for the same objects: each is fetched once, and both are content."""
     stub = make_stub("time.sleep(2)\nto.mkdir()\n(to / 'a').write_bytes(b'zz')")
     job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
-    words = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    words = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
     both = [subprocess.Popen(words) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert (len(make_stub.calls()), read_tree(tmp_path / "data")) == (1, {FOLDER + "a": b"zz"})
@@ -420,7 +421,7 @@ def test_what_another_has_failed_to_fetch_is_fetched_after_all(make_stub, make_j
         "time.sleep(60 if attempt == 1 else 0)\nto.mkdir()\n(to / 'a').write_bytes(b'zz')"
     )
     job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
-    words = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    words = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
     with subprocess.Popen(words) as first:
         assert wait_for(lambda: (tmp_path / "stub.log").exists())
         with subprocess.Popen(words) as second:
@@ -456,7 +457,7 @@ def test_a_full_disk_stops_the_run(make_stub, fetch, make_job, tmp_path):
     reason = f"No space left on device: {tmp_path}/data needs room for 2,000 bytes more"
     assert (1, {A: reason, C: reason}) == (done.status, done.reasons)
     other = make_job([DASH], FOLDER, ["*"]) | {"name": "other"}
-    words = [sys.executable, transfer.__file__, json.dumps(other), "--", stub]
+    words = [sys.executable, PROGRAM, json.dumps(other), "--", stub]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 1
     assert len(make_stub.calls()) == 1
 
@@ -512,7 +513,7 @@ if attempt == 1:
     second = bring.format(name=C.removeprefix(FOLDER), content=OBJECTS[C])
     stub = make_stub(f"if attempt == 1:\n{indent(first, '    ')}\nelse:\n{indent(second, '    ')}")
     job = make_job([A, C], FOLDER, ["*A_*", "*C_*"]) | {"keeps": True}
-    words = [sys.executable, transfer.__file__, json.dumps(job), "--", stub]
+    words = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
     killed = subprocess.run(words, capture_output=True, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     data = tmp_path / "data"
@@ -530,7 +531,7 @@ def test_a_job_that_is_tried_again_does_not_ask_for_what_was_refused(fetch, make
     job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"]) | {"keeps": True}
     first = fetch(job)
     assert (first.status, first.outcomes[B]) == (1, "denied")
-    words = [sys.executable, transfer.__file__, json.dumps(job), "--", "/no/such/aws"]
+    words = [sys.executable, PROGRAM, json.dumps(job), "--", "/no/such/aws"]
     again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (again.returncode, B in again.stderr) == (1, True)
     assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
@@ -544,7 +545,7 @@ def test_a_job_that_is_tried_again_reads_past_a_broken_record(fetch, make_job, s
     record = Path(job["run_dir"], "outcomes", "job.jsonl")
     with record.open("a", encoding="latin-1") as file:
         file.write(tail)
-    words = [sys.executable, transfer.__file__, json.dumps(job), "--", "/no/such/aws"]
+    words = [sys.executable, PROGRAM, json.dumps(job), "--", "/no/such/aws"]
     again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (again.returncode, "Traceback" in again.stderr, B in again.stderr) == (1, False, True)
     assert read_outcomes(record.parent)[B].outcome == "denied"
@@ -571,8 +572,7 @@ events.open("a").write("end\\n")
     )
     jobs = [make_job([f"a/{n}"], size=1) | {"slots": 2, "name": f"job{n}"} for n in range(3)]
     running = [
-        subprocess.Popen([sys.executable, transfer.__file__, json.dumps(job), "--", stub])
-        for job in jobs
+        subprocess.Popen([sys.executable, PROGRAM, json.dumps(job), "--", stub]) for job in jobs
     ]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     ends = [line == "end" for line in log.read_text().split()]

@@ -40,7 +40,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3transfer.utils import ChunksizeAdjuster
 
-from laion_fmri import etags, progress
+from laion_fmri.check import etags
+from laion_fmri.check.etags import (
+    Hasher,
+    MultipartMD5,
+    count_parts,
+    join_etag,
+    list_part_sizes,
+    read_part_count,
+)
+from laion_fmri.check.verification import show_check
 from laion_fmri.errors import (
     DataDirError,
     DataDirNotSetError,
@@ -49,15 +58,8 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.etags import (
-    Hasher,
-    MultipartMD5,
-    count_parts,
-    join_etag,
-    list_part_sizes,
-    read_part_count,
-)
-from laion_fmri.verify import show_check, verify
+from laion_fmri.show import progress
+from laion_fmri.verify import verify
 
 MIB = 2**20
 FUNC = "derivatives/glmsingle-tedana/sub-03/ses-{}/func/sub-03_ses-{}_task-images_{}"

@@ -37,10 +37,10 @@ from helpers import (
 from rich.cells import cell_len
 
 from laion_fmri.commands.overview import group_rows, name_sessions
-from laion_fmri.keys import Row
-from laion_fmri.progress import Monitor, Pace, Running, State, find_pause
+from laion_fmri.selection.table import Row
+from laion_fmri.show.progress import Monitor, Pace, Running, State, find_pause
+from laion_fmri.show.views import make_screen
 from laion_fmri.units import format_seconds, format_share, format_size, shorten
-from laion_fmri.views import make_screen
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
 #: Takes some seconds: it is large enough for its bytes to be seen on disk before it has arrived.
@@ -426,7 +426,7 @@ def test_plan_counts_what_is_here_and_what_is_to_come(tiny, tiny_objects, tmp_pa
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"bytes_per_second": "x"}', "\x00", "null"])
 def test_a_rate_that_cannot_be_read_is_no_rate(tiny, tmp_path, text):
     """What lies in the state folder may be broken: the plan goes without the time."""
-    from laion_fmri.rates import read_rate
+    from laion_fmri.folder.rates import read_rate
 
     (tmp_path / ".laion_fmri").mkdir()
     (tmp_path / ".laion_fmri" / "rate.json").write_text(text)
@@ -510,7 +510,7 @@ class Stub(NamedTuple):
 
 def test_monitor_reads_what_is_added(tmp_path):
     """Outcomes count once each, the latest for a key; a line that is being written waits."""
-    from laion_fmri.plan import Job
+    from laion_fmri.run.jobs import Job
 
     rows = [make_row(key, 100) for key in ("a/1", "a/2", "a/3")]
     jobs = [Job("batch_1", "a/", ("*",), tuple((row.key, row.size) for row in rows))]

@@ -22,7 +22,7 @@ from laion_fmri.errors import DataDirNotSetError
 from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
-    from laion_fmri.keys import Row, Table
+    from laion_fmri.selection.table import Row, Table
 
 
 def add(commands: Any) -> None:
@@ -105,11 +105,11 @@ def _run_info(arguments: argparse.Namespace) -> int:
 
 
 def _run_ls(arguments: argparse.Namespace) -> int:
-    from laion_fmri.bucket import Bucket
+    from laion_fmri.bucket.listing import Bucket
     from laion_fmri.config import find_data_dir
     from laion_fmri.discovery import NOWHERE
-    from laion_fmri.filters import Selection
-    from laion_fmri.keys import Row, find_keys
+    from laion_fmri.selection.filters import Selection
+    from laion_fmri.selection.table import Row, find_keys
 
     selection = Selection.from_config(_read_selection(arguments))
     try:

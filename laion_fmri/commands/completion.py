@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from laion_fmri.commands.output import DONE, add_command
-from laion_fmri.filters import FILTERS
+from laion_fmri.selection.filters import FILTERS
 
 #: Where the script of each shell goes: to try it, and to keep it.
 PLACES = {
@@ -78,9 +78,9 @@ def _make_completer(name: str) -> Callable[..., list[str]]:
     """Return what offers the values of the option `name`."""
 
     def complete(*, prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
-        from laion_fmri.bucket import Bucket
-        from laion_fmri.completion import recall_listing, suggest_values
+        from laion_fmri.bucket.listing import Bucket
         from laion_fmri.errors import ConfigError
+        from laion_fmri.selection.completion import recall_listing, suggest_values
 
         try:
             known = recall_listing(Bucket.from_config({}))

@@ -34,7 +34,7 @@ from laion_fmri.errors import LicenseNotAcceptedError, list_some
 from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
-    from laion_fmri.run import Report, Run
+    from laion_fmri.run.run import Report, Run
 
 #: Files that are named one by one when they have failed for the same reason.
 MANY = 10
@@ -105,7 +105,7 @@ def add(commands: Any) -> None:
 
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.download import read_n_jobs
-    from laion_fmri.run import Run
+    from laion_fmri.run.run import Run
 
     settings = (
         "data_dir",
@@ -133,7 +133,7 @@ def _run_download(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(run: Run, given: Mapping[str, Any], *, quiet: bool) -> int:
-    from laion_fmri.progress import show_progress
+    from laion_fmri.show.progress import show_progress
 
     for text in run.table.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -196,7 +196,7 @@ def _tell_failures(report: Report) -> None:
 def _ask_for_licence(data_dir: str | None) -> bool:
     """Ask on a terminal whether the licence of the stimuli is accepted; record a yes."""
     from laion_fmri import dataset
-    from laion_fmri.licenses import accept_licenses
+    from laion_fmri.folder.licences import accept_licenses
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False

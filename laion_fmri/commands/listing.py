@@ -16,7 +16,7 @@ from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.discovery import EntityValue
-    from laion_fmri.keys import Row
+    from laion_fmri.selection.table import Row
 
 #: The columns of a table of files, besides the name, and their widths.
 SIZE, STATUS, MODIFIED = ("size", 9), ("here", 8), ("modified", 10)

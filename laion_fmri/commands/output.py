@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.filters import FILTERS
+from laion_fmri.selection.filters import FILTERS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.filters import AVERAGES, FILTERS
+from laion_fmri.selection.filters import AVERAGES, FILTERS
 from laion_fmri.units import format_seconds, format_size
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from laion_fmri.keys import Row
-    from laion_fmri.run import Report, Run
+    from laion_fmri.run.run import Report, Run
+    from laion_fmri.selection.table import Row
 
 #: The group of files that belong to no subject.
 ROOT = "dataset"
@@ -41,8 +41,8 @@ def describe_plan(run: Run) -> str:
 
 def describe_room(run: Run) -> str:
     """Say in one line what room there is on the disk, and how long the last run's rate takes."""
-    from laion_fmri.rates import read_rate
-    from laion_fmri.room import count_free_bytes
+    from laion_fmri.folder.disk_space import count_free_bytes
+    from laion_fmri.folder.rates import read_rate
 
     text = f"free on that disk: {format_size(count_free_bytes(run.data_dir))}"
     wanted = sum(row.size for row in run.table.incomplete())

@@ -25,7 +25,7 @@ from laion_fmri.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from laion_fmri.removal import Item, Removal
+    from laion_fmri.check.removal import Item, Removal
 
 
 def add(commands: Any) -> None:
@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
 
 
 def _run_remove(arguments: argparse.Namespace) -> int:
-    from laion_fmri.removal import plan_removal
+    from laion_fmri.check.removal import plan_removal
 
     is_asked = not (arguments.yes or arguments.dry_run)
     if arguments.subject is None:
@@ -86,7 +86,7 @@ def _run_remove(arguments: argparse.Namespace) -> int:
 def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
     from rich.table import Table
 
-    from laion_fmri.removal import name_group
+    from laion_fmri.check.removal import name_group
 
     groups: dict[tuple[str, str], list[Item]] = {}
     for item in planned:

@@ -59,7 +59,7 @@ def _run_config(arguments: argparse.Namespace) -> int:
 def _run_license(arguments: argparse.Namespace) -> int:
     from laion_fmri import dataset
     from laion_fmri.config import get_data_dir
-    from laion_fmri.licenses import accept_licenses, has_accepted_stimuli
+    from laion_fmri.folder.licences import accept_licenses, has_accepted_stimuli
 
     path = get_data_dir(arguments.data_dir)
     if arguments.accept_stimuli:
@@ -72,13 +72,13 @@ def _run_license(arguments: argparse.Namespace) -> int:
 
 
 def _run_snakefile(_arguments: argparse.Namespace) -> int:
-    from laion_fmri.runner import find_workflow
+    from laion_fmri.run.process import find_workflow
 
     print(find_workflow() / "Snakefile")
     return DONE
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
-    from laion_fmri.demo import run_demo, serve_until_interrupted
+    from laion_fmri.commands.sample_demo import run_demo, serve_until_interrupted
 
     return run_demo() if arguments.serve is None else serve_until_interrupted(arguments.serve)

@@ -19,14 +19,14 @@ from laion_fmri.commands.output import (
     say,
     spell_path,
 )
-from laion_fmri.filters import AVERAGES
+from laion_fmri.selection.filters import AVERAGES
 from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from laion_fmri.status import Cell, Overview
+    from laion_fmri.selection.overview import Cell, Overview
 
 #: State -> its sign and its style: the signs read without colour, on any terminal.
 SIGNS = {
@@ -58,13 +58,13 @@ def add(commands: Any) -> None:
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
-    from laion_fmri.status import take_overview
+    from laion_fmri.selection.overview import take_overview
 
     overview = take_overview(read_config(arguments, "data_dir"))
     for text in overview.warnings:
         say(f"warning: {text}")
     if arguments.html is not None:
-        from laion_fmri.page import make_page, write_page
+        from laion_fmri.show.page import make_page, write_page
 
         file = Path(arguments.html).expanduser().absolute()
         write_page(file, make_page(overview), overview.data_dir)

@@ -47,8 +47,15 @@ def add(commands: Any) -> None:
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    from laion_fmri.progress import show_progress
-    from laion_fmri.verify import BROKEN, FAILURES, Check, read_threads, show_check, spell
+    from laion_fmri.check.verification import (
+        BROKEN,
+        FAILURES,
+        Check,
+        read_threads,
+        show_check,
+        spell,
+    )
+    from laion_fmri.show.progress import show_progress
 
     config = read_config(arguments, "data_dir")
     n_jobs = read_threads(arguments.n_jobs and read_number(arguments.n_jobs))

@@ -9,11 +9,11 @@ if (clone / "laion_fmri" / "__init__.py").exists():
 
 from snakemake.exceptions import WorkflowError
 
-from laion_fmri.aws import aws_command
+from laion_fmri.fetch.aws import aws_command
 from laion_fmri.config import validate_config
 from laion_fmri.errors import LaionFmriError
-from laion_fmri.filters import NO_SUBJECT
-from laion_fmri.opening import (
+from laion_fmri.selection.filters import NO_SUBJECT
+from laion_fmri.run.pipeline_modules import (
     Process,
     close_targets,
     empty_targets,
@@ -21,8 +21,8 @@ from laion_fmri.opening import (
     open_targets,
     read_allowed_rules,
 )
-from laion_fmri.runner import find_workflow
-from laion_fmri.targets import transfer_command
+from laion_fmri.run.process import find_workflow
+from laion_fmri.run.targets import transfer_command
 
 
 def place(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from laion_fmri.config import StrPath
 from laion_fmri.errors import NoSpaceError
-from laion_fmri.transfer import STOP
+from laion_fmri.fetch.transfer import STOP
 
 
 def count_free_bytes(path: StrPath) -> int:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laion_fmri import dataset
-from laion_fmri.bids import ENTITIES, Parsed, parse_key
 from laion_fmri.errors import SelectionError, SubjectNotFoundError, list_some
+from laion_fmri.selection.bids import ENTITIES, Parsed, parse_key
 
 #: What a filter may be given as.
 Values = str | Iterable[str] | None

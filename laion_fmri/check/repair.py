@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from laion_fmri import dataset
-from laion_fmri.aws import find_aws_command
+from laion_fmri.check.content_check import Finding
+from laion_fmri.check.inventory import NOTHING_HELD_OUT, Expected, find_aside
 from laion_fmri.config import is_writable, not_writable, state_dir
-from laion_fmri.content import Finding
 from laion_fmri.errors import DataDirError, LaionFmriError
-from laion_fmri.inventory import NOTHING_HELD_OUT, Expected, find_aside
-from laion_fmri.licenses import has_accepted_stimuli
-from laion_fmri.manifest import Entry, write_manifest
-from laion_fmri.run import Run, Watch
+from laion_fmri.fetch.aws import find_aws_command
+from laion_fmri.folder.licences import has_accepted_stimuli
+from laion_fmri.run.run import Run, Watch
+from laion_fmri.selection.manifest import Entry, write_manifest
 
 #: What should be there, and what was found instead.
 Broken = tuple[Expected, Finding]
@@ -74,7 +74,7 @@ def repair(
     check : callable
         Checks what has come.
     watch : callable, optional
-        As in :meth:`laion_fmri.run.Run.fetch`.
+        As in :meth:`laion_fmri.run.run.Run.fetch`.
 
     Returns
     -------

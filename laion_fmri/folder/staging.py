@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-#: Our own state inside a data directory; everything else there is a plain mirror of the bucket.
-STATE_DIR = ".laion_fmri"
+from laion_fmri.config import STATE_DIR
+
 #: Held in a staging folder for as long as its transfer lives.
 LOCK = "lock"
 #: Seconds after which a staging folder without a lock is nobody's.

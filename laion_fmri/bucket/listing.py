@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.address import check_bucket, check_endpoint, check_region
-from laion_fmri.client import NoListingError, get_client
-from laion_fmri.client import pause_collector as pause_collector
+from laion_fmri.bucket.address import check_bucket, check_endpoint, check_region
+from laion_fmri.bucket.client import NoListingError, get_client
+from laion_fmri.bucket.client import pause_collector as pause_collector
 from laion_fmri.errors import BucketError
 
 #: Rounds of requests for a page where something answers, but with an error of its own, half a
@@ -48,7 +48,7 @@ class Bucket:
         Raises
         ------
         ConfigError
-            If one of them cannot be what it stands for, see :mod:`laion_fmri.address`.
+            If one of them cannot be what it stands for, see :mod:`laion_fmri.bucket.address`.
         """
         endpoint = config.get("endpoint_url") or os.environ.get("LAION_FMRI_ENDPOINT_URL")
         return cls(

@@ -1,6 +1,6 @@
 """Snakemake's own process: load it, wait for its command line on standard input, and run it.
 
-Started by path from :mod:`laion_fmri.runner`, so that loading Snakemake, which takes most of a
+Started by path from :mod:`laion_fmri.run.process`, so that loading Snakemake, which takes most of a
 second, can go on while the bucket is listed. When standard input ends, whoever has started this is
 gone, and this ends with all that it has started.
 """
@@ -28,7 +28,7 @@ MODULES = (
     "snakemake.scheduling.greedy",
     "smart_open",
     "jsonschema",
-    "laion_fmri.targets",
+    "laion_fmri.run.targets",
 )
 #: Seconds that Snakemake gets to stop its jobs when it is not wanted any more.
 GRACE = 8.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.progress import Pace, Running, State, find_pause
+from laion_fmri.show.progress import Pace, Running, State, find_pause
 from laion_fmri.units import format_seconds, format_share, format_size, shorten
 
 if TYPE_CHECKING:

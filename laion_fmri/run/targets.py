@@ -21,16 +21,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from laion_fmri import dataset, staging, transfer
-from laion_fmri.bids import Parsed, parse_key
-from laion_fmri.bucket import Bucket
+from laion_fmri import dataset
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import write_atomically
 from laion_fmri.errors import SelectionError
-from laion_fmri.filters import Selection
-from laion_fmri.keys import compare, list_subjects
-from laion_fmri.licenses import check_licenses
-from laion_fmri.paths import find_conflicts, find_obstacle, is_safe_key
-from laion_fmri.plan import Job, make_single
+from laion_fmri.fetch import transfer
+from laion_fmri.folder import staging
+from laion_fmri.folder.licences import check_licenses
+from laion_fmri.folder.obstacles import find_conflicts, find_obstacle, is_safe_key
+from laion_fmri.run.jobs import Job, make_single
+from laion_fmri.selection.bids import Parsed, parse_key
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.table import compare, list_subjects
 from laion_fmri.units import format_size
 
 #: The input of a complete target. No rule can make it, so Snakemake takes the target for the source
@@ -372,4 +374,4 @@ def _is_dry_run(argv: Sequence[str]) -> bool:
 
 def transfer_command() -> list[str]:
     """Return the command that runs one fetch job, without its arguments."""
-    return [sys.executable, os.fspath(transfer.__file__)]
+    return [sys.executable, os.fspath(transfer.PROGRAM)]

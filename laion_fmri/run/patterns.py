@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from laion_fmri.aws import escape_glob, escape_pattern
+from laion_fmri.fetch.aws import escape_glob, escape_pattern
 
 #: Sorts behind every character of a key.
 LAST = chr(0x10FFFF)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
-from laion_fmri.aws import find_aws_command, read_disk_error
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import (
     StrPath,
     check_data_dir,
@@ -24,19 +23,20 @@ from laion_fmri.config import (
     state_dir,
 )
 from laion_fmri.errors import WorkflowFailedError
-from laion_fmri.filters import Selection
-from laion_fmri.keys import Row, Table, compare
-from laion_fmri.licenses import check_licenses
-from laion_fmri.opening import make_targets, read_positive
-from laion_fmri.outcomes import Outcome
-from laion_fmri.profiles import find_profile
-from laion_fmri.rates import note_rate
-from laion_fmri.room import count_free_bytes, explain_full_disk
-from laion_fmri.runner import Snakemake, run_workflow
-from laion_fmri.staging import Presence, clear_up, enter, has_others
-from laion_fmri.targets import Targets
+from laion_fmri.fetch.aws import find_aws_command, read_disk_error
+from laion_fmri.fetch.outcomes import Outcome
+from laion_fmri.folder.disk_space import count_free_bytes, explain_full_disk
+from laion_fmri.folder.licences import check_licenses
+from laion_fmri.folder.rates import note_rate
+from laion_fmri.folder.staging import Presence, clear_up, enter, has_others
+from laion_fmri.run.pipeline_modules import make_targets, read_positive
+from laion_fmri.run.process import Snakemake, run_workflow
+from laion_fmri.run.profiles import find_profile
+from laion_fmri.run.targets import Targets
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.manifest_run import compare_checksums, find_table, read_paths
+from laion_fmri.selection.table import Row, Table, compare
 from laion_fmri.units import format_size
-from laion_fmri.versions import compare_checksums, find_table, read_paths
 
 if TYPE_CHECKING:
     import pandas as pd

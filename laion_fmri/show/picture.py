@@ -1,4 +1,4 @@
-"""The grid of :class:`laion_fmri.status.Overview` as a picture, in SVG that can stand in a page."""
+"""The grid of an overview as a picture, in SVG that can stand in a page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
-from laion_fmri.filters import AVERAGES
-from laion_fmri.status import STATES, Cell, Overview
+from laion_fmri.selection.filters import AVERAGES
+from laion_fmri.selection.overview import STATES, Cell, Overview
 from laion_fmri.units import format_size
 
 #: Sides of a cell and its distance to the next, in units of the picture, which are pixels where the

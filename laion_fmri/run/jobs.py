@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
-from laion_fmri.aws import escape_glob
-from laion_fmri.patterns import name_keys, slice_listing
+from laion_fmri.fetch.aws import escape_glob
+from laion_fmri.run.patterns import name_keys, slice_listing
 
 MIB = 2**20
 #: Objects from this size on (bytes) get a job each.

@@ -14,9 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from laion_fmri import staging
-from laion_fmri.aws import find_aws_command
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import (
     check_data_dir,
     clean_config,
@@ -27,14 +25,16 @@ from laion_fmri.config import (
     state_dir,
 )
 from laion_fmri.errors import ConfigError, DataDirError
-from laion_fmri.filters import NO_SUBJECT, Selection
-from laion_fmri.keys import Table, compare
-from laion_fmri.licenses import check_licenses
-from laion_fmri.outcomes import read_outcomes
-from laion_fmri.plan import plan_for_cluster, plan_jobs
-from laion_fmri.room import check_room, explain_full_disk
-from laion_fmri.targets import Targets, read_targets
-from laion_fmri.versions import find_table
+from laion_fmri.fetch.aws import find_aws_command
+from laion_fmri.fetch.outcomes import read_outcomes
+from laion_fmri.folder import staging
+from laion_fmri.folder.disk_space import check_room, explain_full_disk
+from laion_fmri.folder.licences import check_licenses
+from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
+from laion_fmri.run.targets import Targets, read_targets
+from laion_fmri.selection.filters import NO_SUBJECT, Selection
+from laion_fmri.selection.manifest_run import find_table
+from laion_fmri.selection.table import Table, compare
 
 
 class Process(NamedTuple):

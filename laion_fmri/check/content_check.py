@@ -10,11 +10,11 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal, NamedTuple, get_args
 
-from laion_fmri.bucket import Bucket
-from laion_fmri.etags import Hasher, count_parts, list_part_sizes, read_part_count
-from laion_fmri.inventory import Expected, find_aside
-from laion_fmri.paths import find_obstacle
-from laion_fmri.progress import Progress
+from laion_fmri.bucket.listing import Bucket
+from laion_fmri.check.etags import Hasher, count_parts, list_part_sizes, read_part_count
+from laion_fmri.check.inventory import Expected, find_aside
+from laion_fmri.folder.obstacles import find_obstacle
+from laion_fmri.show.progress import Progress
 
 Outcome = Literal[
     "ok", "repaired", "unverified", "corrupt", "partial", "unreadable", "missing", "extra"

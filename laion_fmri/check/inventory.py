@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.bids import parse_key
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import STATE_DIR, StrPath, state_dir
 from laion_fmri.errors import SelectionWarning
-from laion_fmri.filters import FILTERS, Selection
-from laion_fmri.keys import Table, choose_rows, find_keys
-from laion_fmri.manifest import read_manifest
-from laion_fmri.versions import sort_entries
+from laion_fmri.selection.bids import parse_key
+from laion_fmri.selection.filters import FILTERS, Selection
+from laion_fmri.selection.manifest import read_manifest
+from laion_fmri.selection.manifest_run import sort_entries
+from laion_fmri.selection.table import Table, choose_rows, find_keys
 
 #: Settings that take nothing for held out: who has such files, has been given access to them.
 NOTHING_HELD_OUT: Mapping[str, Any] = {"held_out_sessions": [], "restricted_keys": []}

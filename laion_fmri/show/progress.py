@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from laion_fmri.keys import Row
-from laion_fmri.outcomes import OutcomeReader
-from laion_fmri.plan import Job
-from laion_fmri.runner import count_staged_bytes
-from laion_fmri.targets import Targets
+from laion_fmri.fetch.outcomes import OutcomeReader
+from laion_fmri.run.jobs import Job
+from laion_fmri.run.process import count_staged_bytes
+from laion_fmri.run.targets import Targets
+from laion_fmri.selection.table import Row
 
 #: Seconds before the first plain line. Later ones are rarer, see :func:`find_pause`.
 INTERVAL = 10.0
@@ -172,7 +172,7 @@ def show_progress(targets: Targets, rows: Sequence[Row]) -> Iterator[Callable[[]
 @contextmanager
 def report_progress(targets: Targets, rows: Sequence[Row]) -> Iterator[Callable[[], None]]:
     """Show the same to who calls from Python: a bar in a notebook, and else lines of the log."""
-    from laion_fmri import views
+    from laion_fmri.show import views
 
     measure = Monitor(targets, rows).measure
     with views.show_in_notebook(measure) if views.is_notebook() else views.log(measure) as on_tick:
@@ -185,6 +185,6 @@ def show(measure: Callable[[], Progress]) -> AbstractContextManager[Callable[[],
 
 
 def _show(measure: Callable[[], State]) -> AbstractContextManager[Callable[[], None]]:
-    from laion_fmri import views
+    from laion_fmri.show import views
 
     return views.show_live(measure) if views.is_terminal() else views.show_lines(measure)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
-from laion_fmri.bids import parse_key
-from laion_fmri.bucket import Bucket, ListedObject, pause_collector
+from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.config import StrPath
 from laion_fmri.errors import (
     ConfigError,
@@ -22,13 +21,14 @@ from laion_fmri.errors import (
     SubjectNotFoundError,
     list_some,
 )
-from laion_fmri.filters import Selection
-from laion_fmri.keys import Listed, Row, Table, choose_rows, find_keys
-from laion_fmri.licenses import has_accepted_stimuli
-from laion_fmri.manifest import Entry, parse_manifest, write_manifest
+from laion_fmri.folder.licences import has_accepted_stimuli
+from laion_fmri.selection.bids import parse_key
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.manifest import Entry, parse_manifest, write_manifest
+from laion_fmri.selection.table import Listed, Row, Table, choose_rows, find_keys
 
 if TYPE_CHECKING:
-    from laion_fmri.run import Report
+    from laion_fmri.run.run import Report
 
 #: Bytes of a file that are read at a time to be hashed.
 CHUNK = 2**20

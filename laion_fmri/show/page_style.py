@@ -1,4 +1,4 @@
-"""The look of the page of :mod:`laion_fmri.page`, in light and dark, on screens wide and narrow.
+"""The look of the status page, in light and dark, on screens wide and narrow.
 
 Contrasts are at least 4.5 to 1 for text and 3 to 1 for shapes (WCAG 2.2, 1.4.3 and 1.4.11, AA).
 """

@@ -11,8 +11,8 @@ import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from laion_fmri.aws import find_aws_command
 from laion_fmri.errors import BucketError
+from laion_fmri.fetch.aws import find_aws_command
 from laion_fmri.sample import serve_sample
 
 STEPS = (

@@ -31,7 +31,7 @@ def find_profile(name: StrPath) -> Profile:
     import yaml
 
     name = os.fspath(name)
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     if name == "slurm":
         places = [folder / "profiles" / name for folder in (package / "workflow", package.parent)]
     else:

@@ -14,10 +14,10 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from laion_fmri import __version__, dataset
 from laion_fmri.errors import LaionFmriError
-from laion_fmri.keys import Row
-from laion_fmri.page_style import STYLE
-from laion_fmri.picture import add_legend, add_picture, find_folders
-from laion_fmri.status import Cell, Overview, Total
+from laion_fmri.selection.overview import Cell, Overview, Total
+from laion_fmri.selection.table import Row
+from laion_fmri.show.page_style import STYLE
+from laion_fmri.show.picture import add_legend, add_picture, find_folders
 from laion_fmri.units import format_size
 
 #: Nothing but the style and the empty icon (https://www.w3.org/TR/CSP3/).

@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from laion_fmri.bids import ENTITIES, parse_key
-from laion_fmri.bucket import Bucket
+from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import HELD_OUT_SESSIONS
-from laion_fmri.filters import AVERAGES, FILTERS
+from laion_fmri.selection.bids import ENTITIES, parse_key
+from laion_fmri.selection.filters import AVERAGES, FILTERS
 
 logger = logging.getLogger("laion_fmri")
 
@@ -117,7 +117,7 @@ def suggest_values(
     Parameters
     ----------
     name : str
-        ``subject``, or one of :data:`laion_fmri.filters.FILTERS`.
+        ``subject``, or one of :data:`laion_fmri.selection.filters.FILTERS`.
     prefix : str
         What is typed so far. Subjects and sessions are offered in full, such as ``ses-01``, and
         bare where that is what was begun; the others the other way round.

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from laion_fmri import loader
-from laion_fmri.aws import aws_command
 from laion_fmri.config import find_user
 from laion_fmri.errors import WorkflowFailedError
-from laion_fmri.outcomes import Outcome, read_outcomes
-from laion_fmri.profiles import Profile
-from laion_fmri.targets import Targets
-from laion_fmri.transfer import JOB
+from laion_fmri.fetch.aws import aws_command
+from laion_fmri.fetch.outcomes import Outcome, read_outcomes
+from laion_fmri.fetch.transfer import JOB
+from laion_fmri.run import loader
+from laion_fmri.run.profiles import Profile
+from laion_fmri.run.targets import Targets
 
 #: Seconds between two looks at a run.
 TICK = 0.25
@@ -37,7 +37,7 @@ NAMED_JOBS = 2_000
 
 def find_workflow() -> Path:
     """Return the folder of the workflow: inside an installed package, or beside it in a clone."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     for folder in (package / "workflow", package.parent / "workflow"):
         if (folder / "Snakefile").exists():
             return folder

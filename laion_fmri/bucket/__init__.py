@@ -1,0 +1,1 @@
+"""The bucket, and the only code that talks to the network."""

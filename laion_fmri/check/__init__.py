@@ -1,0 +1,1 @@
+"""What is on disk, compared with the bucket: verify, repair, remove."""

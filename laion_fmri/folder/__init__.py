@@ -1,0 +1,1 @@
+"""The data directory, and our own state in it."""

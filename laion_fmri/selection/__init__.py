@@ -1,0 +1,1 @@
+"""Which keys: entities, filters, the key table, manifests."""

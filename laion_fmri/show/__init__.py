@@ -1,0 +1,1 @@
+"""What is drawn: progress while something runs, and the status page."""
