@@ -1,4 +1,4 @@
-"""Settings: the data directory (argument > environment > saved choice) and the configuration.
+"""The data directory: argument > environment > saved choice.
 
 The drop-in functions :func:`dataset_initialize` and :func:`get_data_dir` live here.
 """
@@ -8,14 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import uuid
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from laion_fmri.errors import ConfigError, DataDirError, DataDirNotSetError
-
-StrPath = str | os.PathLike[str]
+from laion_fmri.base.files import StrPath, write_atomically
+from laion_fmri.errors import DataDirError, DataDirNotSetError
 
 #: Our own state inside a data directory; everything else there is a plain mirror of the bucket.
 STATE_DIR = ".laion_fmri"
@@ -32,7 +28,7 @@ def dataset_initialize(data_dir: StrPath) -> Path:
     Raises
     ------
     DataDirError
-        If the parent does not exist, or the path is no directory.
+        If the parent does not exist, or the path is not a directory.
     """
     path = make_data_dir(Path(data_dir).expanduser().absolute())
     file = _saved_choice_file()
@@ -67,7 +63,7 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
     try:
         saved = Path(json.loads(file.read_text())["data_dir"])
         if not saved.is_absolute():
-            raise ValueError(f"{str(saved)!r} is no absolute path")
+            raise ValueError(f"{str(saved)!r} is not an absolute path")
         return saved, f"saved in {file}"
     except FileNotFoundError:
         raise DataDirNotSetError(
@@ -123,6 +119,20 @@ def check_data_dir(path: Path) -> None:
         raise not_writable(path)
 
 
+def check_readable(path: Path) -> None:
+    """Refuse a data directory that is missing or cannot be looked into; it may be read-only.
+
+    Raises
+    ------
+    DataDirError
+    """
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise DataDirError(f"the data directory {path} {what}; name another with --data-dir")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise DataDirError(f"the data directory {path} is not readable; change its permissions")
+
+
 def is_writable(path: Path) -> bool:
     """Whether files can be created in the directory `path`."""
     return os.access(path, os.W_OK | os.X_OK)
@@ -135,53 +145,6 @@ def not_writable(path: Path) -> DataDirError:
     )
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write `text` to `file` so that a reader sees the old or the new content, never a part."""
-    scratch = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}.tmp")
-    scratch.write_text(text)
-    scratch.replace(file)
-
-
-def validate_config(config: dict[str, Any], schema_file: StrPath) -> None:
-    """Check the workflow's `config` against its schema, and fill in the defaults, in place.
-
-    Raises
-    ------
-    ConfigError
-        One line a problem: the key, its value, what was expected, and what to write instead.
-    """
-    import jsonschema
-    import yaml
-
-    schema = yaml.safe_load(Path(schema_file).read_text())
-    validator = jsonschema.Draft202012Validator(schema)
-    problems = sorted(validator.iter_errors(config), key=lambda problem: list(problem.path))
-    if problems:
-        raise ConfigError("; ".join(map(_explain_problem, problems)))
-    for name, rule in schema["properties"].items():
-        if "default" in rule:
-            config.setdefault(name, rule["default"])
-
-
-def _explain_problem(problem: Any) -> str:
-    if problem.validator == "required":
-        expected = problem.schema["properties"]["subject"]["description"]
-        return f"the configuration lacks 'subject': {expected}"
-    if problem.validator == "additionalProperties":
-        return f"the configuration has an unknown key: {problem.message}"
-    name, value = problem.path[0], problem.instance
-    odd = next((v for v in value if not isinstance(v, str)), value) if _is_list(value) else value
-    if isinstance(odd, (int, float)) and "string" in str(problem.schema):
-        # YAML has made a number of it, so 01 has become 1 and 010 has become 8.
-        return f'{name}: {odd!r} is not a string; quote it, such as {name}: "01"'
-    expected = problem.schema.get("description", problem.message)
-    return f"{name}: {value!r} is not valid; expected: {expected}"
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value)
-
-
 def _saved_choice_file() -> Path:
     # Unix on every system: the contract names $XDG_CONFIG_HOME, on macOS as well.
     from platformdirs.unix import Unix
@@ -192,11 +155,6 @@ def _saved_choice_file() -> Path:
 def state_dir(data_dir: StrPath) -> Path:
     """Return the folder of our own state inside `data_dir`."""
     return Path(data_dir) / STATE_DIR
-
-
-def clean_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `config` without the settings that are None: those stand for the default."""
-    return {name: value for name, value in config.items() if value is not None}
 
 
 def find_user() -> str:

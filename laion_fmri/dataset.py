@@ -1,16 +1,16 @@
-"""What is known about the published dataset: where it lives, which trees it has, what is held out.
+"""What is known about the dataset: where it lives, which trees it has, what is held out.
 
-These are data, not code: each name here that the configuration schema also knows can be overridden
-there. Source of all of them: the dataset's own pages at https://laion-fmri.hebartlab.com.
+These are data, not code. A configuration can override what is in :class:`Facts`. Their source: the
+dataset's own pages at https://laion-fmri.hebartlab.com.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 BUCKET = "laion-fmri"
 REGION = "us-west-2"
 
-#: Prefixes walked for each selected subject.
-TREES = ("derivatives/glmsingle-tedana/{subject}/", "derivatives/atlases/{subject}/")
 #: The tree whose subfolders are the subjects of the bucket.
 SUBJECTS_PREFIX = "derivatives/glmsingle-tedana/"
 ATLASES_PREFIX = "derivatives/atlases/"
@@ -22,15 +22,46 @@ STIMULI_PREFIX = "stimuli/"
 #: along whenever `ses` names a real session.
 PINNED_DESCS = ("R2mean", "meanR2gt15mask")
 
-#: Sessions that are listed but answer 403 until the dataset's challenge is over.
-HELD_OUT_SESSIONS = ("31", "32", "33", "34")
-#: Single objects that are listed but need a data use agreement.
-RESTRICTED_KEYS = ("stimuli/task-images_stimuli.h5",)
 REQUEST_URL = "https://laion-fmri.hebartlab.com/request"
-
 TERMS_URL = "https://laion-fmri.hebartlab.com/terms"
 BRAIN_LICENSE = "The brain data are in the public domain (CC0 1.0)."
 STIMULI_LICENSE = (
     "The stimuli are under a closed licence: non-commercial academic research only; no "
     "redistribution, no commercial use, no use for commercial AI models. Terms: " + TERMS_URL
 )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the bucket's keys.
+
+    Attributes
+    ----------
+    trees : tuple of str
+        Prefixes listed for each selected subject.
+    held_out_sessions : tuple of str
+        Sessions that are listed but answer 403 until the dataset's challenge is over.
+    restricted_keys : tuple of str
+        Single objects that are listed but need a data use agreement.
+    """
+
+    trees: tuple[str, ...] = (
+        SUBJECTS_PREFIX + "{subject}/",
+        ATLASES_PREFIX + "{subject}/",
+    )
+    held_out_sessions: tuple[str, ...] = ("31", "32", "33", "34")
+    restricted_keys: tuple[str, ...] = ("stimuli/task-images_stimuli.h5",)
+
+    def trees_of(self, subject: str) -> list[str]:
+        """Return the prefixes of the subject with the label `subject`."""
+        return [tree.format(subject=f"sub-{subject}") for tree in self.trees]
+
+    def is_held_out(self, key: str, ses: str | None) -> bool:
+        """Whether the bucket lists `key`, of the session `ses`, but refuses to give it out."""
+        return ses in self.held_out_sessions or key in self.restricted_keys
+
+
+#: What is known if nothing else is said.
+PUBLISHED = Facts()
+#: Treat no key as held out: whoever has the file was given access.
+NOTHING_HELD_OUT = Facts(held_out_sessions=(), restricted_keys=())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
+from laion_fmri.base.bids import FILTERS, parse_key
+from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.config import StrPath, find_data_dir
+from laion_fmri.config import find_data_dir
+from laion_fmri.dataset import NOTHING_HELD_OUT
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.selection.bids import Parsed, parse_key
-from laion_fmri.selection.filters import AVERAGES, FILTERS, Selection
-from laion_fmri.selection.table import Row, Table, find_keys, list_subjects
+from laion_fmri.selection.filters import AVERAGES, Selection
+from laion_fmri.selection.overview import Cell, count_holdings
+from laion_fmri.selection.table import Table, explain_unknown_subject, find_keys, list_subjects
+from laion_fmri.settings import Settings, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,20 +41,6 @@ class EntityValue(NamedTuple):
     held_out: bool
 
 
-class Holding(NamedTuple):
-    """The files of one subject and session, in the bucket and here; sizes in bytes.
-
-    `ses` is ``"averages"`` for files without a session; `sub` is ``None`` for root files.
-    """
-
-    sub: str | None
-    ses: str
-    files: int
-    bytes: int
-    local_files: int
-    local_bytes: int
-
-
 def get_subjects() -> list[str]:
     """Return the subjects that the bucket exposes, such as ``["sub-01", "sub-03"]``.
 
@@ -59,7 +49,7 @@ def get_subjects() -> list[str]:
     BucketError
         If the bucket cannot be listed.
     """
-    return [f"sub-{label}" for label in list_subjects(Bucket.from_config({}))]
+    return [f"sub-{label}" for label in list_subjects(Bucket.from_settings())]
 
 
 def get_rois(subject: str) -> list[str]:
@@ -67,25 +57,23 @@ def get_rois(subject: str) -> list[str]:
 
     Raises
     ------
-    SubjectNotFoundError, TypeError
+    SubjectNotFoundError, InputTypeError
         If the subject is unknown or malformed.
     BucketError
         If the bucket cannot be listed.
     """
-    bucket = Bucket.from_config({})
-    selection = Selection.from_config({"subject": subject})
-    trees = tuple(tree for tree in dataset.TREES if tree.startswith(dataset.ATLASES_PREFIX))
+    bucket = Bucket.from_settings()
+    selection = Selection.from_settings(Settings(subject))
     known = list_subjects(bucket)
     labels = known if selection.subjects is None else selection.subjects
     names: set[str] = set()
     for label in labels:
         if label not in known:
-            find_keys(selection, bucket, "")  # raises, naming the subjects that there are
-        for tree in trees:
-            for item in bucket.list_objects(tree.format(subject=f"sub-{label}")):
-                folder, _, name = item.key.rpartition("/")
-                if folder.endswith("/rois") and name.endswith(".nii.gz"):
-                    names.add(parse_key(item.key).suffix or name)
+            raise explain_unknown_subject(label, str(bucket), known)
+        for item in bucket.list_objects(f"{dataset.ATLASES_PREFIX}sub-{label}/"):
+            folder, _, name = item.key.rpartition("/")
+            if folder.endswith("/rois") and name.endswith(".nii.gz"):
+                names.add(parse_key(item.key).suffix or name)
     return sorted(names)
 
 
@@ -110,36 +98,37 @@ def describe(
 
     Raises
     ------
-    SubjectNotFoundError, TypeError, BucketError
+    SubjectNotFoundError, InputTypeError, BucketError
     """
     import pandas as pd
 
-    return pd.DataFrame(count_holdings(subject, data_dir), columns=list(Holding._fields))
+    cells = find_holdings(Settings(subject, data_dir=data_dir))
+    return pd.DataFrame([cell[:6] for cell in cells], columns=list(Cell._fields[:6]))
 
 
-def list_entities(
-    subject: str | Iterable[str] = "all",
-    *,
-    ses: str | Iterable[str] | None = None,
-    task: str | Iterable[str] | None = None,
-    space: str | Iterable[str] | None = None,
-    desc: str | Iterable[str] | None = None,
-    stat: str | Iterable[str] | None = None,
-    suffix: str | Iterable[str] | None = None,
-    extension: str | Iterable[str] | None = None,
-    include_stimuli: bool = False,
-) -> pd.DataFrame:
+def find_holdings(settings: Settings) -> list[Cell]:
+    """Count what :func:`describe` shows, without pandas; root files first."""
+    try:
+        where = str(find_data_dir(settings.data_dir)[0])
+    except DataDirNotSetError:
+        where = NOWHERE
+    selection = Selection.from_settings(settings)
+    bucket = Bucket.from_settings(settings)
+    return count_holdings(find_keys(selection, settings.facts, bucket, where).rows)
+
+
+@takes(*FILTERS, "include_stimuli")
+def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
     """List the values that each filter of a download can have, with what carries them.
 
     Parameters
     ----------
     subject : str or list of str
-    ses, task, space, desc, stat, suffix, extension : str or list of str, optional
+    ses, task, space, desc, stat, suffix, extension, ... : str or list of str, optional
         Count only the files that pass these filters, see :func:`laion_fmri.keys.key_table`. What
         a download brings along besides, the maps for the brain mask and the files at the root of
         the bucket, is not counted.
-    include_stimuli : bool
-        Whether to count ``stimuli/`` as well.
+    {options}
 
     Returns
     -------
@@ -152,7 +141,7 @@ def list_entities(
 
     Raises
     ------
-    SubjectNotFoundError, SelectionError, TypeError, BucketError
+    SubjectNotFoundError, SelectionError, InputTypeError, BucketError
         As :func:`laion_fmri.keys.key_table`.
 
     Warns
@@ -160,32 +149,29 @@ def list_entities(
     SelectionWarning
         If a filter value matches nothing.
     """
-    config = dict(locals())
     import pandas as pd
 
-    found, table = count_entities(config)
+    found, table = count_entities(read_settings({"subject": subject, **options}))
     table.announce()
     return pd.DataFrame(found, columns=list(EntityValue._fields))
 
 
-def count_entities(config: Mapping[str, Any]) -> tuple[list[EntityValue], Table]:
+def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
     """Count what :func:`list_entities` shows, without pandas; also return the table that it is of.
 
-    The `config` has subject and filters, as :meth:`Selection.from_config`
-    takes them. Nothing counts as held out in the table.
+    Nothing counts as held out in the table.
     """
-    selection = Selection.from_config(config)
-    everything = replace(selection, held_out_sessions=(), restricted_keys=())
-    table = find_keys(everything, Bucket.from_config(config), NOWHERE)
+    selection, facts = Selection.from_settings(settings), settings.facts
+    everything = replace(NOTHING_HELD_OUT, trees=facts.trees)
+    table = find_keys(selection, everything, Bucket.from_settings(settings), NOWHERE)
     counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for row in table.rows:
-        parsed = Parsed(*row[4:12])
         is_stimulus = row.key.startswith(dataset.STIMULI_PREFIX)
-        if row.key in dataset.ROOT_FILES or not (is_stimulus or selection.matches(parsed)):
+        if row.key in dataset.ROOT_FILES or not (is_stimulus or selection.matches(row.parsed)):
             continue
-        held_out = selection.is_held_out(row.key, parsed)
+        held_out = facts.is_held_out(row.key, row.ses)
         for name in FILTERS:
-            value = getattr(parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
+            value = getattr(row.parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
             sizes = counts.setdefault((name, value), ([], []))
             sizes[held_out].append(row.size)
     found = [
@@ -217,37 +203,9 @@ def inspect_bucket(prefix: str = "") -> pd.DataFrame:
     """
     import pandas as pd
 
-    bucket = Bucket.from_config({})
+    bucket = Bucket.from_settings()
     prefix = prefix and prefix.rstrip("/") + "/"
     folders = [(f"{name}/", None) for name in bucket.list_folders(prefix)]
     objects = [(o.key[len(prefix) :], o.size) for o in bucket.list_objects(prefix, deep=False)]
     frame = pd.DataFrame([*folders, *objects], columns=["name", "size"])
     return frame.astype({"size": "Int64"})
-
-
-def count_holdings(
-    subject: str | Iterable[str] = "all", data_dir: StrPath | None = None
-) -> list[Holding]:
-    """Count what :func:`describe` shows, without pandas; the subjects sorted, root files first."""
-    try:
-        where = str(find_data_dir(data_dir)[0])
-    except DataDirNotSetError:
-        where = NOWHERE
-    selection = Selection.from_config({"subject": subject})
-    rows = find_keys(selection, Bucket.from_config({}), where).rows
-    groups: dict[tuple[str | None, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.sub, row.ses or AVERAGES), []).append(row)
-    return [
-        Holding(
-            sub,
-            ses,
-            len(group),
-            sum(row.size for row in group),
-            sum(row.status == "complete" for row in group),
-            sum(row.size for row in group if row.status == "complete"),
-        )
-        for (sub, ses), group in sorted(
-            groups.items(), key=lambda item: (item[0][0] or "", item[0][1])
-        )
-    ]

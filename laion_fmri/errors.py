@@ -37,6 +37,10 @@ class ConfigError(LaionFmriError, ValueError):
     """A workflow configuration that the schema refuses."""
 
 
+class InputTypeError(LaionFmriError, TypeError):
+    """An argument that has the wrong type, such as the number 1 for the session ``"01"``."""
+
+
 class ManifestError(LaionFmriError, ValueError):
     """A manifest that is not there, cannot be written, or is none; the message names the line."""
 

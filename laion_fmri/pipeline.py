@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from laion_fmri.errors import SelectionError, list_some
-from laion_fmri.run.pipeline_modules import find_opened
-from laion_fmri.run.targets import Targets
-from laion_fmri.selection.bids import Parsed
-from laion_fmri.selection.filters import FILTERS, NO_SUBJECT, Selection, Values, explain_unmatched
+from laion_fmri.base.bids import FILTERS, Parsed
+from laion_fmri.errors import InputTypeError, SelectionError, list_some
+from laion_fmri.run.pipeline_modules import MODULES
+from laion_fmri.run.rules import Rules
+from laion_fmri.selection.filters import Selection, explain_unmatched
+from laion_fmri.settings import NO_SUBJECT, Settings, Values
 
 Wildcards = Mapping[str, str]
 
@@ -44,7 +45,7 @@ def target(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wildc
 
     Raises
     ------
-    TypeError
+    InputTypeError
         If a filter is unknown.
     SelectionError
         By the function, if none or several objects are named.
@@ -77,8 +78,8 @@ def targets(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wild
     filters = _check(filters)
 
     def find_all(wildcards: Wildcards) -> list[str]:
-        opened, found = _find(filters, wildcards, data_dir)
-        return [f"{opened.data_dir}/{key}" for key, _ in found]
+        rules, found = _find(filters, wildcards, data_dir)
+        return [f"{rules.folder.data_dir}/{key}" for key, _ in found]
 
     return find_all
 
@@ -98,7 +99,7 @@ def expand_targets(
 
     Raises
     ------
-    TypeError
+    InputTypeError
         If a filter is unknown.
     SelectionError
         By the function, if no object is named or one lacks an entity that the pattern asks for.
@@ -123,7 +124,7 @@ def _check(filters: Mapping[str, Values]) -> dict[str, Values]:
     known = ("subject", *FILTERS)
     for name in filters:
         if name not in known:
-            raise TypeError(f"{name!r} is no filter; there are: {', '.join(known)}")
+            raise InputTypeError(f"{name!r} is not a filter; there are: {', '.join(known)}")
     return {
         name: value if value is None or isinstance(value, str) else list(value)
         for name, value in filters.items()
@@ -132,28 +133,32 @@ def _check(filters: Mapping[str, Values]) -> dict[str, Values]:
 
 def _find(
     filters: Mapping[str, Values], wildcards: Wildcards, data_dir: str | None
-) -> tuple[Targets, list[tuple[str, Parsed]]]:
+) -> tuple[Rules, list[tuple[str, Parsed]]]:
     """Return the module that is meant, and the keys that are named, sorted."""
-    opened = _choose_module(data_dir)
-    config = {name: opened.config.get(name) for name in ("subject", "ses")}
-    config |= _fill_in(filters, wildcards)
-    if config["subject"] in (None, NO_SUBJECT):
+    rules = _choose_module(data_dir)
+    named: dict[str, Any] = {"subject": rules.folder.subject, "ses": rules.folder.ses}
+    named |= _fill_in(filters, wildcards)
+    subject = named.pop("subject")
+    if subject in (None, NO_SUBJECT):
         raise SelectionError(
             "no subject is named: neither by a filter nor by a wildcard 'sub' nor by the"
             " configuration of the module"
         )
-    selection = Selection.from_config(config)
-    labels = opened.subjects if selection.subjects is None else selection.subjects
-    parsed = [item for label in sorted(labels) for item in opened.find_subject(label)]
+    set_ = {name: value for name, value in named.items() if value is not None}
+    selection = Selection.from_settings(Settings(subject, set_))
+    listing = rules.listing
+    labels = listing.subjects if selection.subjects is None else selection.subjects
+    parsed = [item for label in sorted(labels) for item in listing.list_subject(label)]
     found = [(key, p) for key, p in parsed if selection.matches(p, strict=True)]
     if not found:
-        raise SelectionError(_explain(selection, labels, [p for _, p in parsed]))
-    return opened, found
+        held_out = rules.folder.facts.held_out_sessions
+        raise SelectionError(_explain(selection, labels, [p for _, p in parsed], held_out))
+    return rules, found
 
 
-def _choose_module(data_dir: str | None) -> Targets:
-    opened = find_opened(data_dir)
-    folders = {targets.data_dir for targets in opened}
+def _choose_module(data_dir: str | None) -> Rules:
+    opened = MODULES.find(data_dir)
+    folders = {rules.folder.data_dir for rules in opened}
     if len(folders) == 1:
         return opened[0]
     if folders:
@@ -194,12 +199,14 @@ def _tell(filters: Mapping[str, Values], wildcards: Wildcards) -> str:
     return ", ".join(told) or "no filter at all"
 
 
-def _explain(selection: Selection, labels: Iterable[str], parsed: list[Parsed]) -> str:
+def _explain(
+    selection: Selection, labels: Iterable[str], parsed: list[Parsed], held_out: Iterable[str]
+) -> str:
     """Say which value matches nothing, or that all of them do but never together."""
     where = list_some([f"sub-{label}" for label in labels])
     if not parsed:
         return f"the bucket has nothing of {where}"
-    for name, value, there_is in selection.find_unmatched(parsed):
+    for name, value, there_is in selection.find_unmatched(parsed, held_out):
         return explain_unmatched(name, value, where, there_is)
     named = ", ".join(f"{name} {' or '.join(values)}" for name, values in selection.filters.items())
     return f"no object of {where} carries all of this: {named}"

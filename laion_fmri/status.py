@@ -1,3 +1,58 @@
-"""``status()``: what of a selection is here."""
+"""``status()``: what of a selection is here, by subject and session."""
 
-from laion_fmri.selection.overview import status as status
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from laion_fmri.base.bids import FILTERS
+from laion_fmri.errors import SelectionWarning
+from laion_fmri.selection.overview import take_overview
+from laion_fmri.settings import Values, read_settings, takes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@takes(*FILTERS[1:], "include_stimuli", "data_dir")
+def status(subject: Values = "all", ses: Values = None, **options: Any) -> pd.DataFrame:
+    """Compare a selection with what is in the data directory; nothing is written.
+
+    Parameters
+    ----------
+    subject, ses, task, space, desc, stat, suffix, extension, ...
+        As for :func:`laion_fmri.download.download`, but that all subjects are the default.
+    {options}
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each subject and session, with the columns
+
+        - ``sub``, ``ses``: labels, such as ``"03"`` and ``"01"``; ``ses`` is ``"averages"`` for
+          files without a session, and where there is no subject (``sub`` is missing) ``"root"`` or
+          ``"stimuli"``;
+        - ``files``, ``bytes``: in the bucket, as far as they are selected;
+        - ``local_files``, ``local_bytes``: those of them that are here, in exactly that size;
+        - ``partial_files``: those that are here in another size;
+        - ``state``: ``complete``, ``partial`` (some of it is here), ``missing``, or ``held out``
+          (listed, but not given out by the bucket; it counts what is here all the same).
+
+    Raises
+    ------
+    SubjectNotFoundError, SelectionError, InputTypeError
+        If the selection is malformed or selects nothing.
+    DataDirNotSetError, DataDirError
+        If no data directory is chosen, or it cannot be read.
+    BucketError
+        If the bucket cannot be listed.
+
+    Warns
+    -----
+    SelectionWarning
+        If a filter value matches nothing, or a folder cannot be looked into.
+    """
+    overview = take_overview(read_settings({"subject": subject, "ses": ses, **options}))
+    for text in overview.warnings:
+        warnings.warn(text, SelectionWarning, stacklevel=3)
+    return overview.to_frame()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from laion_fmri.selection.bids import ENTITIES, Parsed, parse_key
+from laion_fmri.base.bids import ENTITIES, Parsed, parse_key
 
 GLM = "derivatives/glmsingle-tedana/"
 SES_01 = GLM + "sub-03/ses-01/func/sub-03_ses-01_"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from laion_fmri.bucket.address import check_bucket, check_endpoint, check_region
 from laion_fmri.bucket.client import NoListingError, get_client
 from laion_fmri.bucket.client import pause_collector as pause_collector
 from laion_fmri.errors import BucketError
+from laion_fmri.settings import Settings
 
 #: Rounds of requests for a page where something answers, but with an error of its own, half a
 #: page, or none: of 12 requests one gets through, though every third were to fail.
@@ -39,8 +41,8 @@ class Bucket:
     endpoint_url: str | None
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Bucket:
-        """Take each setting from `config`, else from our own environment, else the published one.
+    def from_settings(cls, settings: Settings | None = None) -> Bucket:
+        """Take each part from `settings`, else from our own environment, else the published one.
 
         The user's AWS settings are not asked: a campus store in ``AWS_ENDPOINT_URL`` or a profile
         that does not exist has nothing to do with this bucket.
@@ -50,12 +52,12 @@ class Bucket:
         ConfigError
             If one of them cannot be what it stands for, see :mod:`laion_fmri.bucket.address`.
         """
-        endpoint = config.get("endpoint_url") or os.environ.get("LAION_FMRI_ENDPOINT_URL")
+        given = settings or Settings()
+        endpoint = given.endpoint_url or os.environ.get("LAION_FMRI_ENDPOINT_URL")
+        name = given.bucket or os.environ.get("LAION_FMRI_BUCKET") or dataset.BUCKET
         return cls(
-            check_bucket(
-                config.get("bucket") or os.environ.get("LAION_FMRI_BUCKET") or dataset.BUCKET
-            ),
-            check_region(config.get("region") or dataset.REGION),
+            check_bucket(name),
+            check_region(given.region or dataset.REGION),
             check_endpoint(endpoint) if endpoint else None,
         )
 
@@ -88,6 +90,11 @@ class Bucket:
             for item in page:
                 if not item.get("Key", "/").endswith("/"):
                     yield self._read_object(item)
+
+    def list_many(self, prefixes: Iterable[tuple[str, bool]]) -> list[list[ListedObject]]:
+        """List several prefixes at once; each comes with whether it is listed ``deep``."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return list(pool.map(lambda p: list(self.list_objects(p[0], deep=p[1])), prefixes))
 
     def list_folders(self, prefix: str) -> list[str]:
         """List the names of the folders directly under `prefix`, sorted."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from stat import S_ISREG
 from typing import Literal, NamedTuple, get_args
 
+from laion_fmri.base.etags import Hasher, count_parts, list_part_sizes, read_part_count
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.check.etags import Hasher, count_parts, list_part_sizes, read_part_count
-from laion_fmri.check.inventory import Expected, find_aside
+from laion_fmri.check.inventory import find_aside
 from laion_fmri.folder.obstacles import find_obstacle
-from laion_fmri.show.progress import Progress
+from laion_fmri.run.monitor import Progress
+from laion_fmri.selection.table import Row
 
 Outcome = Literal[
     "ok", "repaired", "unverified", "corrupt", "partial", "unreadable", "missing", "extra"
@@ -48,11 +49,16 @@ class Checker:
     hasher : Hasher
     bucket : Bucket or None
         The bucket to ask for part sizes; None to use no network.
+    sha256 : mapping of str to str
+        What a manifest says of the content of a file, by key: then the ETag does not count.
     data_dir : path
     """
 
-    def __init__(self, hasher: Hasher, bucket: Bucket | None, data_dir: Path) -> None:
+    def __init__(
+        self, hasher: Hasher, bucket: Bucket | None, sha256: Mapping[str, str], data_dir: Path
+    ) -> None:
         self._hasher = hasher
+        self._sha256 = sha256
         self._bucket = bucket
         self._data_dir = data_dir
         self._proven: dict[int, None] = {}  # part sizes that have explained an ETag
@@ -60,14 +66,14 @@ class Checker:
 
     def check_all(
         self,
-        expected: Sequence[Expected],
+        rows: Sequence[Row],
         n_jobs: int,
         progress: Callable[[Progress], object] | None = None,
     ) -> list[Finding]:
         """Check files side by side; call `progress` four times a second, and at the end."""
         # The largest first, so that no thread is left with it at the end.
-        ordered = sorted(expected, key=lambda item: -item.size)
-        total = sum(item.size for item in ordered)
+        ordered = sorted(rows, key=lambda row: -row.size)
+        total = sum(row.size for row in ordered)
 
         def tell(files: int) -> None:
             if progress:
@@ -79,7 +85,7 @@ class Checker:
         pool = ThreadPoolExecutor(2 * n_jobs)
         told = time.monotonic()
         try:
-            futures = [pool.submit(self._look, item) for item in ordered]
+            futures = [pool.submit(self._look, row) for row in ordered]
             for future in futures:
                 while not future.done():
                     wait([future], TICK)
@@ -92,16 +98,16 @@ class Checker:
         tell(len(ordered))
         return findings
 
-    def check(self, item: Expected) -> Finding:
+    def check(self, row: Row) -> Finding:
         """Check one file, with what the others have taught."""
-        return self._settle(self._look(item))
+        return self._settle(self._look(row))
 
-    def _look(self, item: Expected) -> Finding:
+    def _look(self, row: Row) -> Finding:
         try:
-            outcome, reason = self._compare(item)
+            outcome, reason = self._compare(row)
         except OSError as error:
             outcome, reason = "unreadable", f"it cannot be read: {error.strerror}"
-        return Finding(item.key, item.path, item.size, outcome, reason)
+        return Finding(row.key, row.path, row.size, outcome, reason)
 
     def _settle(self, finding: Finding) -> Finding:
         """Judge an ETag that nothing has explained by the part sizes that explain others."""
@@ -112,43 +118,45 @@ class Checker:
                 return finding._replace(outcome="corrupt", reason=reason)
         return finding
 
-    def _compare(self, item: Expected) -> tuple[Outcome, str]:
+    def _compare(self, row: Row) -> tuple[Outcome, str]:
         try:
-            found = os.stat(item.path)  # noqa: PTH116 - once per key, 100,000 times over
+            found = os.stat(row.path)  # noqa: PTH116 - once per key, 100,000 times over
         except (FileNotFoundError, NotADirectoryError):
-            return "missing", self._explain_missing(item)
+            return "missing", self._explain_missing(row)
         if not S_ISREG(found.st_mode):
-            return "missing", self._explain_missing(item)
-        if found.st_size != item.size:
-            return "partial", f"it has {found.st_size:,} bytes instead of {item.size:,}"
-        if item.sha256:
-            return _judge("SHA-256", self._hasher.hash_whole(item.path, "sha256"), item.sha256)
-        etag, parts = item.etag.lower(), read_part_count(item.etag)
+            return "missing", self._explain_missing(row)
+        if found.st_size != row.size:
+            return "partial", f"it has {found.st_size:,} bytes instead of {row.size:,}"
+        if sha256 := self._sha256.get(row.key):
+            return _judge("SHA-256", self._hasher.hash_whole(row.path, "sha256"), sha256)
+        etag = row.listed.etag
+        parts = read_part_count(etag)
         if parts is None:
-            return "unverified", f"the ETag {item.etag!r} is not made of MD5s"
+            return "unverified", f"the ETag {etag!r} is not made of MD5s"
+        etag = etag.lower()
         if not parts:
-            return _judge("MD5", self._hasher.hash_whole(item.path, "md5"), etag)
-        return self._compare_parts(item, etag, parts)
+            return _judge("MD5", self._hasher.hash_whole(row.path, "md5"), etag)
+        return self._compare_parts(row, etag, parts)
 
-    def _explain_missing(self, item: Expected) -> str:
-        if os.path.lexists(find_aside(self._data_dir, item.key)):
+    def _explain_missing(self, row: Row) -> str:
+        if os.path.lexists(find_aside(self._data_dir, row.key)):
             return "an interrupted repair has set it aside; verify with --repair to go on with it"
-        return find_obstacle(item.path) or "it is not here"
+        return find_obstacle(row.path) or "it is not here"
 
-    def _compare_parts(self, item: Expected, etag: str, parts: int) -> tuple[Outcome, str]:
+    def _compare_parts(self, row: Row, etag: str, parts: int) -> tuple[Outcome, str]:
         """Compare the file with the `etag` of an upload in `parts`, as the class says."""
-        proven = [size for size in list(self._proven) if count_parts(item.size, size) == parts]
-        sizes = list(dict.fromkeys([*proven, *list_part_sizes(item.size, parts)]))
-        etags = {size: self._hasher.make_etag(item.path, item.size, size) for size in sizes[:1]}
+        proven = [size for size in list(self._proven) if count_parts(row.size, size) == parts]
+        sizes = list(dict.fromkeys([*proven, *list_part_sizes(row.size, parts)]))
+        etags = {size: self._hasher.make_etag(row.path, row.size, size) for size in sizes[:1]}
         told = None
         if etag not in etags.values() and parts > 1:
-            told = self._bucket and self._bucket.find_part_sizes(item.key, item.size, parts)
+            told = self._bucket and self._bucket.find_part_sizes(row.key, row.size, parts)
             if not told:
-                etags |= self._hasher.make_etags(item.path, item.size, sizes[1:])
-            elif (parts - 1) * told[0] + told[1] != item.size:
+                etags |= self._hasher.make_etags(row.path, row.size, sizes[1:])
+            elif (parts - 1) * told[0] + told[1] != row.size:
                 return "unverified", f"the object has {parts:,} parts of different sizes"
             elif told[0] not in etags:
-                etags[told[0]] = self._hasher.make_etag(item.path, item.size, told[0])
+                etags[told[0]] = self._hasher.make_etag(row.path, row.size, told[0])
         right = next((size for size, found in etags.items() if found == etag), None)
         if right and parts > 1:
             self._proven[right] = None
@@ -157,7 +165,7 @@ class Checker:
         if told or parts == 1:
             found = etags[told[0] if told else sizes[0]]
             return _judge(f"ETag in {parts:,} parts", found, etag)
-        self._unexplained[item.key] = parts
+        self._unexplained[row.key] = parts
         return "unverified", f"no usual part size explains the ETag of its {parts:,} parts"
 
 

@@ -1,4 +1,4 @@
-"""``remove()``: make room by removing mirrored files that a selection names, and nothing else.
+"""Remove mirrored files that a selection names, and nothing else.
 
 A removed file can be fetched again, but only if it is one of the bucket's. So a file goes only if
 its path is a key of the listing and it is a regular file in real folders: no link is followed, not
@@ -10,22 +10,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from laion_fmri import dataset
+from laion_fmri.base.bids import parse_key
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.check.inventory import NOTHING_HELD_OUT
-from laion_fmri.config import STATE_DIR, StrPath, get_data_dir
+from laion_fmri.config import STATE_DIR, check_readable, get_data_dir
+from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
-from laion_fmri.folder.staging import Claims, find_kept, has_others
-from laion_fmri.selection.bids import Parsed, parse_key
-from laion_fmri.selection.filters import AVERAGES, Selection, Values
-from laion_fmri.selection.overview import check_readable, name_session
+from laion_fmri.folder.claims import Claims
+from laion_fmri.folder.kept import find_kept
+from laion_fmri.folder.presence import has_others
+from laion_fmri.selection.filters import Selection, is_brain_map
 from laion_fmri.selection.table import Row, find_keys
+from laion_fmri.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +44,7 @@ _LINKS = (errno.ENOTDIR, errno.ELOOP)
 
 
 class Item(NamedTuple):
-    """A selected file that is here; the columns are those of :func:`remove`."""
+    """A selected file that is here; see :func:`laion_fmri.removal.remove`."""
 
     key: str
     path: str
@@ -131,101 +133,31 @@ class Removal:
         return item._replace(outcome="removed", reason="")
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the items as a DataFrame with the columns of :func:`remove`."""
+        """Return the items as a DataFrame with the columns of :func:`laion_fmri.removal.remove`."""
         import pandas as pd
 
         return pd.DataFrame(self.items, columns=list(Item._fields))
 
 
-def remove(
-    subject: Values,
-    ses: Values = None,
-    task: Values = None,
-    space: Values = None,
-    desc: Values = None,
-    stat: Values = None,
-    suffix: Values = None,
-    extension: Values = None,
-    include_stimuli: bool = False,
-    *,
-    data_dir: StrPath | None = None,
-    dry_run: bool = False,
-) -> pd.DataFrame:
-    """Remove the local files that the filters name; they can be fetched again.
-
-    The filters are strict, unlike those of a download: a file that does not carry an entity is not
-    named by a filter on it. Nothing comes along: the mean-R2 map goes with ``ses="averages"`` or
-    without `ses`, and the files in the root never.
-
-    Parameters
-    ----------
-    subject : str or list of str
-        Required; ``"all"`` for each.
-    ses, task, space, desc, stat, suffix, extension
-        As for :func:`laion_fmri.download.download`, but strict.
-    include_stimuli : bool
-        Whether all of ``stimuli/`` goes as well.
-    data_dir : path, optional
-        The chosen data directory by default.
-    dry_run : bool
-        Whether to remove nothing, and only say what would be.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each selected file that is here: ``key``, ``path``, ``size`` (bytes here),
-        ``listed_size`` (bytes in the bucket; another number is a partial file), ``sub``, ``ses``,
-        ``outcome`` and ``reason``. The outcomes: ``removed``; ``planned`` in a dry run; ``left``,
-        for what another run is fetching, what is a link or in a folder that is one, and what is
-        held out and not named; ``failed`` where the system refuses.
-
-    Raises
-    ------
-    SubjectNotFoundError, SelectionError, TypeError
-        If the selection is malformed or matches nothing in the bucket.
-    DataDirNotSetError, DataDirError
-        If no data directory is chosen, or it cannot be read.
-    BucketError
-        If the bucket cannot be listed: what is a mirror is not known then.
-
-    Warns
-    -----
-    SelectionWarning
-        If a filter value matches nothing.
-    """
-    import warnings
-
-    from laion_fmri.errors import SelectionWarning
-
-    config = dict(locals())
-    removal = plan_removal(config)
-    for text in removal.warnings:
-        warnings.warn(text, SelectionWarning, stacklevel=2)
-    if not dry_run:
-        removal.carry_out()
-    return removal.to_frame()
-
-
-def plan_removal(config: Mapping[str, Any]) -> Removal:
+def plan_removal(settings: Settings) -> Removal:
     """Find what would be removed, and change nothing.
 
     Parameters
     ----------
-    config : mapping
-        ``subject``, the filters, ``include_stimuli`` and ``data_dir``; all but the first may be
-        absent.
+    settings : Settings
+        ``subject``, the filters, ``include_stimuli`` and ``data_dir``.
 
     Raises
     ------
-    LaionFmriError, TypeError
-        As in :func:`remove`.
+    LaionFmriError
+        As in :func:`laion_fmri.removal.remove`.
     """
-    if config.get("subject") is None:
+    if settings.subject is None:
         raise SubjectNotFoundError("name a subject, such as sub-03, or all")
-    data_dir = get_data_dir(config.get("data_dir"))
+    data_dir = get_data_dir(settings.data_dir)
     check_readable(data_dir)
-    selection = Selection.from_config({**config, **NOTHING_HELD_OUT})
-    table = find_keys(selection, Bucket.from_config({}), data_dir)
+    selection = Selection.from_settings(settings)
+    table = find_keys(selection, NOTHING_HELD_OUT, Bucket.from_settings(settings), data_dir)
     named = [row for row in table.rows if _is_named(row, selection)]
     if not named:
         reasons = table.warnings or ["no file carries all that is named"]
@@ -238,23 +170,17 @@ def plan_removal(config: Mapping[str, Any]) -> Removal:
             "for the sessions that stay; a download of a session brings it back"
         )
     folders = {row.key.rpartition("/")[0] for row in named}
-    return Removal(data_dir, items, folders, notes, table.warnings)
+    return Removal(data_dir, items, folders, notes, list(table.warnings))
 
 
 def _is_named(row: Row, selection: Selection) -> bool:
     if row.key.startswith(dataset.STIMULI_PREFIX):
         return selection.include_stimuli
-    return "/" in row.key and selection.matches(_parse(row), strict=True)
-
-
-def _parse(row: Row) -> Parsed:
-    return Parsed(*row[4:12])
+    return "/" in row.key and selection.matches(row.parsed, strict=True)
 
 
 def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Iterator[Item]:
     """Look at each file without following a link; yield those that are here."""
-    public = Selection(None)
-    sessions = selection.filters.get("ses", ())
     for row in rows:
         reason = ""
         try:
@@ -269,9 +195,9 @@ def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Ite
             reason = IS_LINK
         elif not S_ISREG(found.st_mode):
             reason = "it is no file"
-        elif row.key in public.restricted_keys:
+        elif row.key in PUBLISHED.restricted_keys:
             reason = RESTRICTED
-        elif public.is_held_out(row.key, _parse(row)) and row.ses not in sessions:
+        elif PUBLISHED.is_held_out(row.key, row.ses) and row.ses not in selection.sessions:
             reason = HELD_OUT
         outcome: Outcome = "left" if reason else "planned"
         yield Item(row.key, row.path, found.st_size, row.size, row.sub, row.ses, outcome, reason)
@@ -320,18 +246,10 @@ def _remove_empty(data_dir: Path, folders: Iterable[str]) -> None:
 def _find_needed(items: Iterable[Item], data_dir: Path, listed: Iterable[str]) -> list[str]:
     """Return the subjects whose brain mask would go while files of their sessions stay."""
     planned = {item.key for item in items if item.outcome == "planned"}
-    pinned = Selection(None, {"ses": ("any",)})
-    losing = {parse_key(key).sub for key in planned if pinned.is_pinned(parse_key(key))}
+    losing = {parse_key(key).sub for key in planned if is_brain_map(parse_key(key))}
     staying: set[str | None] = set()
     for key in listed if losing else ():
         sub, ses = parse_key(key)[:2]
         if sub in losing - staying and ses and key not in planned and (data_dir / key).is_file():
             staying.add(sub)
     return [f"sub-{sub}" for sub in sorted(map(str, losing & staying))]
-
-
-def name_group(item: Item) -> tuple[str, str]:
-    """Return subject and session of an item in words, as the command groups them."""
-    if item.sub is None:
-        return "stimuli", ""
-    return f"sub-{item.sub}", name_session(item.ses or AVERAGES)

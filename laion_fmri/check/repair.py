@@ -11,16 +11,18 @@ from pathlib import Path
 
 from laion_fmri import dataset
 from laion_fmri.check.content_check import Finding
-from laion_fmri.check.inventory import NOTHING_HELD_OUT, Expected, find_aside
+from laion_fmri.check.inventory import find_aside
 from laion_fmri.config import is_writable, not_writable, state_dir
 from laion_fmri.errors import DataDirError, LaionFmriError
 from laion_fmri.fetch.aws import find_aws_command
 from laion_fmri.folder.licences import has_accepted_stimuli
 from laion_fmri.run.run import Run, Watch
 from laion_fmri.selection.manifest import Entry, write_manifest
+from laion_fmri.selection.table import Row
+from laion_fmri.settings import Settings
 
 #: What should be there, and what was found instead.
-Broken = tuple[Expected, Finding]
+Broken = tuple[Row, Finding]
 
 _ASK_FOR_LICENCE = "accept its licence with 'laion-fmri license --accept-stimuli'"
 
@@ -57,7 +59,7 @@ def repair(
     broken: Sequence[Broken],
     data_dir: Path,
     n_jobs: int,
-    check: Callable[[Expected], Finding],
+    check: Callable[[Row], Finding],
     watch: Watch | None = None,
 ) -> dict[str, Finding]:
     """Fetch files again, and check them once more.
@@ -102,7 +104,7 @@ def repair(
 
 
 def _fetch(
-    items: Sequence[Expected], data_dir: Path, n_jobs: int, watch: Watch | None
+    items: Sequence[Row], data_dir: Path, n_jobs: int, watch: Watch | None
 ) -> dict[str, str]:
     """Move the files aside and fetch them; return by key why one has not been fetched."""
     said = {item.key: why for item in items if (why := _set_aside(item, data_dir))}
@@ -111,9 +113,16 @@ def _fetch(
         return said
     manifest = state_dir(data_dir) / "repair.tsv"
     try:
-        write_manifest(manifest, [Entry(*item[:4]) for item in moved])
-        config = {"subject": "all", "data_dir": str(data_dir), "manifest": str(manifest)}
-        with Run({**NOTHING_HELD_OUT, **config}, n_jobs) as run:
+        write_manifest(manifest, [Entry(*item.listed) for item in moved])
+        settings = Settings(
+            "all",
+            data_dir=data_dir,
+            manifest=str(manifest),
+            workers=n_jobs,
+            held_out_sessions=(),
+            restricted_keys=(),
+        )
+        with Run(settings) as run:
             report = run.fetch(watch)
     except LaionFmriError as error:
         return said | {item.key: f"not fetched: {error}" for item in moved}
@@ -122,7 +131,7 @@ def _fetch(
     return said | {row.key: f"not fetched: {reason}" for row, reason in report.failures()}
 
 
-def _set_aside(item: Expected, data_dir: Path) -> str | None:
+def _set_aside(item: Row, data_dir: Path) -> str | None:
     """Move the file aside; return why that cannot be done, if so."""
     aside = find_aside(data_dir, item.key)
     try:
@@ -134,13 +143,13 @@ def _set_aside(item: Expected, data_dir: Path) -> str | None:
 
 
 def _check_again(
-    item: Expected, before: Finding, data_dir: Path, check: Callable[[Expected], Finding]
+    item: Row, before: Finding, data_dir: Path, check: Callable[[Row], Finding]
 ) -> Finding:
     after = check(item)
     if after.outcome == "ok":
         reason = f"it was {before.outcome}: {before.reason}"
         return after._replace(outcome="repaired", reason=reason)
-    if after.outcome == "corrupt" and not item.sha256:
+    if after.outcome == "corrupt" and not after.reason.startswith("its SHA-256"):
         with contextlib.suppress(OSError):
             if filecmp.cmp(find_aside(data_dir, item.key), item.path, shallow=False):
                 reason = f"the bucket has given the same content twice: {after.reason}"

@@ -9,17 +9,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri.base.text import format_size
 from laion_fmri.commands.listing import print_files, print_values, write_records
 from laion_fmri.commands.output import (
     DONE,
     add_command,
     add_filters,
+    add_options,
     print_table,
-    read_config,
+    read_arguments,
     say,
 )
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.selection.table import Row, Table
@@ -31,7 +32,7 @@ def add(commands: Any) -> None:
         commands, "info", _run_info, "show what the bucket has and what of it is here"
     )
     info.add_argument("--subject", nargs="+", metavar="SUBJECT", help="show these by session")
-    info.add_argument("--data-dir", metavar="DIR", help="where to look for local files")
+    add_options(info, data_dir="where to look for local files")
     info.epilog = "Sizes are in decimal units: 1 MB is 1,000,000 bytes."
 
     ls = add_command(commands, "ls", _run_ls, "list the files that the filters select")
@@ -41,7 +42,7 @@ def add(commands: Any) -> None:
         "Sizes are in decimal units: 1 MB is 1,000,000 bytes; in bytes with --json and --tsv."
     )
     add_filters(ls, "sub-03, 03, or all (default: all)", "also list all of stimuli/")
-    ls.add_argument("--data-dir", metavar="DIR", help="where to look for local files")
+    add_options(ls, data_dir="where to look for local files")
     formats = _add_formats(ls)
     formats.add_argument(
         "--keys", dest="format", action="store_const", const="keys", help="keys, one a line"
@@ -71,32 +72,33 @@ def _add_formats(parser: argparse.ArgumentParser) -> Any:
 def _run_info(arguments: argparse.Namespace) -> int:
     from rich.table import Table as RichTable
 
-    from laion_fmri.discovery import Holding, count_holdings
+    from laion_fmri.config import find_data_dir
+    from laion_fmri.discovery import find_holdings
+    from laion_fmri.selection.overview import Cell, add_up
+    from laion_fmri.settings import AVERAGES
 
-    holdings = count_holdings(arguments.subject or "all", arguments.data_dir)
     by_session = arguments.subject is not None
-    groups: dict[tuple[str, ...], list[Holding]] = {}
-    for held in holdings:
-        sub = f"sub-{held.sub}" if held.sub else "(root)"
-        ses = held.ses if held.ses == "averages" or not held.sub else f"ses-{held.ses}"
-        groups.setdefault((sub, ses) if by_session else (sub,), []).append(held)
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in find_holdings(read_arguments(arguments, subject=arguments.subject or "all")):
+        place = cell.place
+        subject, session = (place.subject, place.session) if place.sub else ("(root)", place.ses)
+        groups.setdefault((subject, session) if by_session else (subject,), []).append(cell)
     table = RichTable("subject", "session" if by_session else "sessions")
     for heading in ("files", "size", "here: files", "size"):
         table.add_column(heading, justify="right")
     for names, group in groups.items():
-        sessions = sum(held.ses != "averages" for held in group)
+        sessions = sum(cell.ses != AVERAGES for cell in group)
+        total = add_up(group)
         table.add_row(
             names[0],
             names[1] if by_session else str(sessions),
-            f"{sum(held.files for held in group):,}",
-            format_size(sum(held.bytes for held in group)),
-            f"{sum(held.local_files for held in group):,}",
-            format_size(sum(held.local_bytes for held in group)),
+            f"{total.files:,}",
+            format_size(total.bytes),
+            f"{total.local_files:,}",
+            format_size(total.local_bytes),
         )
     print_table(table)
     try:
-        from laion_fmri.config import find_data_dir
-
         path, source = find_data_dir(arguments.data_dir)
         print(f"data directory: {path} ({source})")
     except DataDirNotSetError as error:
@@ -109,14 +111,15 @@ def _run_ls(arguments: argparse.Namespace) -> int:
     from laion_fmri.config import find_data_dir
     from laion_fmri.discovery import NOWHERE
     from laion_fmri.selection.filters import Selection
-    from laion_fmri.selection.table import Row, find_keys
+    from laion_fmri.selection.table import COLUMNS, find_keys
 
-    selection = Selection.from_config(_read_selection(arguments))
+    settings = read_arguments(arguments, subject=arguments.subject or "all")
     try:
         data_dir = str(find_data_dir(arguments.data_dir)[0])
     except DataDirNotSetError:  # nobody knows yet where a file will be
         data_dir = None
-    table = find_keys(selection, Bucket.from_config({}), data_dir or NOWHERE)
+    selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
+    table = find_keys(selection, settings.facts, bucket, data_dir or NOWHERE)
     _warn(table)
     form = arguments.format or ("table" if sys.stdout.isatty() else "keys")
     if form == "table":
@@ -125,7 +128,7 @@ def _run_ls(arguments: argparse.Namespace) -> int:
         sys.stdout.writelines(f"{row.key}\n" for row in table.rows)
     else:
         unknown = {} if data_dir else {"path": None, "status": None}
-        write_records([row._asdict() | unknown for row in table.rows], Row._fields, form)
+        write_records([row.to_record() | unknown for row in table.rows], COLUMNS, form)
     sys.stdout.flush()
     for text in table.notes:
         say(text)
@@ -137,7 +140,7 @@ def _run_entities(arguments: argparse.Namespace) -> int:
     from laion_fmri import dataset
     from laion_fmri.discovery import EntityValue, count_entities
 
-    found, table = count_entities(_read_selection(arguments))
+    found, table = count_entities(read_arguments(arguments, subject=arguments.subject or "all"))
     _warn(table)
     form = arguments.format or ("table" if sys.stdout.isatty() else "tsv")
     if form != "table":
@@ -147,10 +150,6 @@ def _run_entities(arguments: argparse.Namespace) -> int:
     if any(value.held_out for value in found):
         say(f"held out: listed, but not given out; ask for access at {dataset.REQUEST_URL}")
     return DONE
-
-
-def _read_selection(arguments: argparse.Namespace) -> dict[str, Any]:
-    return read_config(arguments) | {"subject": arguments.subject or "all"}
 
 
 def _warn(table: Table) -> None:

@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (BucketError, NoSpaceError, WorkflowFailedError) as error:
             say(f"error: {error}")
             status = FAILED
-        except (LaionFmriError, TypeError) as error:
-            if not isinstance(error, LaionFmriError) and not _is_about_input(error):
-                raise
+        except LaionFmriError as error:
             say(f"error: {error}")
             status = USAGE
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
@@ -80,8 +78,3 @@ def _show_warning(message: Warning | str, *_where: object, **_more: object) -> N
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _is_about_input(error: TypeError) -> bool:
-    """Whether the error is one of ours about a value, and not a fault of the program."""
-    return "is not a string" in str(error) or "neither True nor False" in str(error)

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from laion_fmri.base.bids import FILTERS
 from laion_fmri.commands.output import DONE, add_command
-from laion_fmri.selection.filters import FILTERS
 
 #: Where the script of each shell goes: to try it, and to keep it.
 PLACES = {
@@ -26,8 +26,6 @@ PLACES = {
         "save this as ~/.config/fish/completions/laion-fmri.fish",
     ),
 }
-#: Options that take a number, of which there is nothing to offer.
-NUMBERS = ("n_jobs", "max_bandwidth", "stall_timeout", "port")
 
 
 def add(commands: Any) -> None:
@@ -50,7 +48,7 @@ def answer_shell(parser: argparse.ArgumentParser) -> None:
         for action in command._actions:
             if action.dest == "subject" or action.dest in FILTERS:
                 action.completer = _make_completer(action.dest)  # type: ignore[attr-defined]
-            elif action.dest in NUMBERS:
+            elif action.type is not None and action.type is not str:  # a number
                 action.completer = _offer_nothing  # type: ignore[attr-defined]
     argcomplete.autocomplete(parser)
 
@@ -83,7 +81,7 @@ def _make_completer(name: str) -> Callable[..., list[str]]:
         from laion_fmri.selection.completion import recall_listing, suggest_values
 
         try:
-            known = recall_listing(Bucket.from_config({}))
+            known = recall_listing(Bucket.from_settings())
         except ConfigError:  # the command itself will say so
             known = {}
         subjects = getattr(parsed_args, "subject", None) or ()

@@ -6,19 +6,21 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri.base.text import format_size
 from laion_fmri.commands.output import (
     DONE,
     FAILED,
     add_command,
     add_filters,
+    add_options,
     ask,
     be_quiet,
     print_table,
-    read_config,
-    read_number,
+    read_arguments,
     say,
 )
 from laion_fmri.commands.overview import (
@@ -27,14 +29,14 @@ from laion_fmri.commands.overview import (
     format_total,
     make_plan,
     suggest_next,
-    suggest_verify,
     summarize,
 )
 from laion_fmri.errors import LicenseNotAcceptedError, list_some
-from laion_fmri.units import format_size
+from laion_fmri.settings import COMMAND, list_options, spell_command
 
 if TYPE_CHECKING:
-    from laion_fmri.run.run import Report, Run
+    from laion_fmri.run.report import Report
+    from laion_fmri.run.run import Run
 
 #: Files that are named one by one when they have failed for the same reason.
 MANY = 10
@@ -58,99 +60,50 @@ def add(commands: Any) -> None:
         "sub-03, 03, or all; required, but for --manifest, of which it is all by default",
         "also fetch all of stimuli/",
     )
-    download.add_argument(
-        "--n-jobs", default="1", metavar="N", help="aws s3 cp processes at once (default: 1)"
-    )
-    download.add_argument(
-        "--max-bandwidth", type=float, metavar="MB/S", help="take no more of the line, in MB/s"
-    )
-    download.add_argument(
-        "--stall-timeout",
-        type=float,
-        metavar="SECONDS",
-        help="try again what has brought no byte for so long (default: 60)",
-    )
-    download.add_argument(
-        "--no-space-check",
-        dest="space_check",
-        action="store_false",
-        help="begin even if the disk has no room for all of it",
-    )
-    download.add_argument(
-        "--profile",
-        metavar="NAME",
-        help='send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
-    )
-    download.add_argument("--data-dir", metavar="DIR", help="where the files go, this time")
-    download.add_argument(
-        "--manifest",
-        metavar="FILE",
-        help="fetch what this manifest names, in exactly these versions, and name what has changed",
-    )
-    download.add_argument(
-        "--save-manifest", metavar="FILE", help="keep what is selected as a manifest"
-    )
-    download.add_argument(
-        "--checksums",
-        action="store_true",
-        help="add the SHA-256 of each complete file to the manifest that is kept, after the run",
-    )
-    download.add_argument(
-        "--dry-run", action="store_true", help="show what would be fetched; write nothing"
-    )
+    names = [name for name in list_options(COMMAND) if name not in ("subject", "include_stimuli")]
+    add_options(download, *names)
     download.add_argument(
         "--quiet", action="store_true", help="print nothing but warnings and errors"
     )
 
 
 def _run_download(arguments: argparse.Namespace) -> int:
-    from laion_fmri.download import read_n_jobs
     from laion_fmri.run.run import Run
 
-    settings = (
-        "data_dir",
-        "max_bandwidth",
-        "manifest",
-        "save_manifest",
-        "stall_timeout",
-        "space_check",
-    )
-    config = read_config(arguments, *settings)
-    if arguments.subject is None:
-        if arguments.manifest is None:
+    settings = read_arguments(arguments)
+    if settings.subject is None:
+        if settings.manifest is None:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
-        config["subject"] = "all"
-    n_jobs = read_n_jobs(read_number(arguments.n_jobs))
-    options = {name: getattr(arguments, name) for name in ("dry_run", "profile", "checksums")}
+        settings = replace(settings, subject="all")
     try:
-        run = Run(config, n_jobs, **options)
+        run = Run(settings)
     except LicenseNotAcceptedError:
         if not _ask_for_licence(arguments.data_dir):
             raise
-        run = Run(config, n_jobs, **options)
+        run = Run(settings)
     with run:
-        return _fetch(run, config, quiet=arguments.quiet)
+        return _fetch(run, quiet=arguments.quiet)
 
 
-def _fetch(run: Run, given: Mapping[str, Any], *, quiet: bool) -> int:
+def _fetch(run: Run, *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
     for text in run.table.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
     tell: Callable[[str], object] = be_quiet if quiet else print
-    for text in run.table.notes:
+    for text in run.notes:
         tell(text)
     if not quiet:
         _show_plan(run)
-    if run.dry_run:
+    if run.settings.dry_run:
         run.finish(run.fetch())
         return DONE
     started = time.monotonic()
     report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
-    if run.checksums:
+    if run.settings.checksums:
         tell(f"taking the SHA-256 of {len(report.rows):,} files, {format_total(report.rows)}")
-    run.finish(report)
+    report = run.finish(report)
     tell(summarize(report, seconds))
     _tell_failures(report)
     if any(row.key not in run.table.obstacles for row, _ in report.failures()):
@@ -158,14 +111,14 @@ def _fetch(run: Run, given: Mapping[str, Any], *, quiet: bool) -> int:
     if report.failures():
         return FAILED
     if "fetched" in report.outcomes:
-        tell(f"to check their content: {suggest_verify(given)}")
+        tell(f"to check their content: {spell_command('verify', run.settings)}")
     return DONE
 
 
 def _show_plan(run: Run) -> None:
     """Show what is selected, here, and to be fetched; what is missing by name in a dry run."""
     wanted = run.table.incomplete()
-    if run.dry_run:
+    if run.settings.dry_run:
         # All of them for a program that reads them; a screen is for the table below.
         shown = wanted[:NAMED] if sys.stdout.isatty() else wanted
         for row in shown:

@@ -11,8 +11,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri.base.text import format_size
 from laion_fmri.commands.output import print_table
-from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from laion_fmri.discovery import EntityValue
@@ -57,7 +57,10 @@ def print_files(rows: Sequence[Row], *, with_status: bool) -> None:
         console.print(Text(heading, style="bold"))
         table = make_table(header=False)
         for (_, name), row in group:
-            cells: list[str | Text] = [format_size(row.size), f"{row.last_modified:%Y-%m-%d}"]
+            cells: list[str | Text] = [
+                format_size(row.size),
+                f"{row.listed.last_modified:%Y-%m-%d}",
+            ]
             if with_status:
                 cells.insert(1, Text(row.status, style=STYLES[row.status]))
             table.add_row(Text(fold(name, room, "_", INDENT)), *cells)

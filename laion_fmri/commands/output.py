@@ -5,31 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.selection.filters import FILTERS
+from laion_fmri.base.bids import FILTERS, HELP
+from laion_fmri.settings import COMMAND, Settings, list_options, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: Exit status of the command.
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-#: Columns into a pipe: a wide line is easier to cut than a folded one to mend.
+#: Columns into a pipe: a wide line is easier to cut than a folded one to join.
 PIPE_COLUMNS = 200
 #: Longest label that is written out in a heading or a row; a session has two digits.
 LONGEST = 12
-
-_FILTER_HELP = {
-    "ses": 'sessions, such as ses-01; "averages" selects the files without a session',
-    "task": "tasks, such as images",
-    "space": "spaces, such as T1w",
-    "desc": "descriptions, such as SingletrialBetas",
-    "stat": "statistics, such as effect",
-    "suffix": "suffixes, such as statmap or trials",
-    "extension": "extensions, such as nii.gz or tsv",
-}
 
 
 def add_command(
@@ -45,14 +36,28 @@ def add_filters(parser: argparse.ArgumentParser, subject_help: str, stimuli_help
     """Add the options that select files."""
     parser.add_argument("--subject", nargs="+", metavar="SUBJECT", help=subject_help)
     for name in FILTERS:
-        parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=_FILTER_HELP[name])
-    parser.add_argument("--include-stimuli", action="store_true", help=stimuli_help)
+        parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=HELP[name])
+    add_options(parser, include_stimuli=stimuli_help)
 
 
-def read_config(arguments: argparse.Namespace, *more: str) -> dict[str, Any]:
-    """Return the configuration that the options of :func:`add_filters`, and `more`, make."""
-    names: Iterable[str] = ("subject", *FILTERS, "include_stimuli", *more)
-    return {name: getattr(arguments, name) for name in names}
+def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:
+    """Add options of :class:`laion_fmri.settings.Settings`, some with a help text of their own."""
+    known = list_options(COMMAND)
+    for name in (*names, *helps):
+        option, default = known[name]
+        text, flag = helps.get(name, option.help), name.replace("_", "-")
+        if isinstance(default, bool):
+            action = "store_false" if default else "store_true"
+            flag, text = (f"no-{flag}", f"do not {text}") if default else (flag, text)
+            parser.add_argument(f"--{flag}", dest=name, action=action, help=text)
+        else:
+            kind = option.kind
+            parser.add_argument(f"--{flag}", type=kind.parse, metavar=kind.metavar, help=text)
+
+
+def read_arguments(arguments: argparse.Namespace, **others: Any) -> Settings:
+    """Return the settings that the options of a command make, and `others`."""
+    return read_settings(vars(arguments) | others)
 
 
 def print_table(table: Any) -> None:
@@ -98,14 +103,6 @@ def ask(question: str) -> bool:
     if not answer.endswith("\n"):  # Ctrl-D leaves the terminal in the line of the question
         say("")
     return answer.strip().lower() in ("y", "yes")
-
-
-def read_number(text: str) -> int | str:
-    """Return the number that `text` is, or else the text, for others to complain of."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def say(text: str) -> None:

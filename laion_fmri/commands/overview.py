@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.selection.filters import AVERAGES, FILTERS
-from laion_fmri.units import format_seconds, format_size
+from laion_fmri.base.text import format_seconds, format_size
+from laion_fmri.selection.overview import Place, by_session, name_sessions
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from laion_fmri.run.run import Report, Run
+    from laion_fmri.run.report import Report
+    from laion_fmri.run.run import Run
     from laion_fmri.selection.table import Row
-
-#: The group of files that belong to no subject.
-ROOT = "dataset"
 
 
 class Group(NamedTuple):
@@ -72,46 +69,20 @@ def make_plan(rows: Sequence[Row]) -> Table:
 
 
 def group_rows(rows: Iterable[Row]) -> list[Group]:
-    """Group the rows of a selection, sorted: by session if they are of one subject, else by it."""
-    by_subject: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        if row.sub is None:
-            subject = "stimuli" if row.key.startswith(dataset.STIMULI_PREFIX) else ROOT
-            session = ""
-        else:
-            subject, session = f"sub-{row.sub}", row.ses or AVERAGES
-        by_subject.setdefault(subject, {}).setdefault(session, []).append(row)
-    names = sorted(name for name in by_subject if name.startswith("sub-"))
-    others = sorted(set(by_subject) - set(names))
-    groups = []
-    for name in (*names, *others):
-        found = by_subject[name]
-        sessions = sorted(found, key=lambda session: (session == AVERAGES, session))
-        if len(names) == 1 and name in names:
-            groups += [Group(name, name_sessions([ses]), found[ses]) for ses in sessions]
-        else:
-            rest = [row for ses in sessions for row in found[ses]]
-            groups.append(Group(name, name_sessions(sessions), rest))
-    return groups
-
-
-def name_sessions(sessions: Iterable[str]) -> str:
-    """Return sorted labels of sessions in ranges: ``ses-01 to 04, 06, averages``."""
-    runs: list[list[str]] = []
-    rest = []
-    for label in sessions:
-        if not label.isdecimal():
-            rest += [label if label in ("", AVERAGES) else f"ses-{label}"]
-        elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
-            runs[-1].append(label)
-        else:
-            runs.append([label])
-    named = []
-    for run in runs:
-        named += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
-    if named:
-        named[0] = f"ses-{named[0]}"
-    return ", ".join([*named, *rest])
+    """Group the rows of a selection: by session if they are of one subject, else by subject."""
+    places = by_session(rows)
+    subjects = {place.sub for place in places if place.sub is not None}
+    if len(subjects) == 1:
+        found = [([place], group) for place, group in places.items()]
+    else:
+        of: dict[str, list[Place]] = {}
+        for place in places:
+            of.setdefault(place.subject, []).append(place)
+        found = [(some, [row for p in some for row in places[p]]) for some in of.values()]
+    return [
+        Group(some[0].subject, name_sessions(p.ses for p in some if p.sub is not None), group)
+        for some, group in found
+    ]
 
 
 def _count(rows: Sequence[Row]) -> list[str]:
@@ -146,20 +117,6 @@ def suggest_next(report: Report) -> str:
     if failed == {"denied"}:
         return f"what is denied can be asked for at {dataset.REQUEST_URL}{log}"
     return f"run the same command again to fetch what is missing{log}"
-
-
-def suggest_verify(given: Mapping[str, Any]) -> str:
-    """Return the command that checks the content of what the options `given` have selected."""
-    words = ["laion-fmri", "verify"]
-    for name in ("subject", *FILTERS, "manifest", "data_dir"):
-        value = given.get(name)
-        if value is None or (name == "subject" and given.get("manifest") and value == "all"):
-            continue
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    if given.get("include_stimuli"):
-        words.append("--include-stimuli")
-    return shlex.join(words)
 
 
 def format_total(rows: Sequence[Row]) -> str:

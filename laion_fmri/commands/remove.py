@@ -6,21 +6,22 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri.base.text import format_size
 from laion_fmri.commands.output import (
     DONE,
     FAILED,
     USAGE,
     add_command,
     add_filters,
+    add_options,
     ask,
     cut,
     open_console,
-    read_config,
+    read_arguments,
     say,
     spell_path,
 )
 from laion_fmri.errors import list_some
-from laion_fmri.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def add(commands: Any) -> None:
         "interrupted."
     )
     add_filters(remove, "sub-03, 03, or all; required", "also remove all of stimuli/")
-    remove.add_argument("--data-dir", metavar="DIR", help="where the files are, this time")
+    add_options(remove, data_dir="where the files are, this time")
     remove.add_argument("--yes", action="store_true", help="do not ask; for scripts")
     remove.add_argument("--dry-run", action="store_true", help="show what would go; remove nothing")
 
@@ -56,7 +57,7 @@ def _run_remove(arguments: argparse.Namespace) -> int:
     if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
         say("error: there is no terminal to ask on; add --yes to remove, or --dry-run to look")
         return USAGE
-    removal = plan_removal(read_config(arguments, "data_dir"))
+    removal = plan_removal(read_arguments(arguments))
     for text in removal.warnings:
         say(f"warning: {text}")
     planned = removal.select("planned")
@@ -86,18 +87,16 @@ def _run_remove(arguments: argparse.Namespace) -> int:
 def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
     from rich.table import Table
 
-    from laion_fmri.check.removal import name_group
+    from laion_fmri.selection.overview import by_session
 
-    groups: dict[tuple[str, str], list[Item]] = {}
-    for item in planned:
-        groups.setdefault(name_group(item), []).append(item)
+    groups = by_session(planned)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for heading in ("subject", "session"):
         table.add_column(heading, no_wrap=True)
     has_partial = any(item.size != item.listed_size for item in planned)
     for heading in ("files", "size", "of these partial")[: 3 if has_partial else 2]:
         table.add_column(heading, justify="right", no_wrap=True)
-    lines = [(*names, group) for names, group in sorted(groups.items())]
+    lines = [(place.subject, place.session, group) for place, group in groups.items()]
     for subject, session, group in [*lines, ("all", "", list(planned))]:
         partial = sum(item.size != item.listed_size for item in group)
         table.add_row(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from laion_fmri.commands.output import DONE, add_command
+from laion_fmri.commands.output import DONE, add_command, add_options
 
 #: Where ``laion-fmri demo --serve`` serves, unless a port is named.
 PORT = 8047
@@ -14,7 +14,7 @@ PORT = 8047
 def add(commands: Any) -> None:
     """Add the commands to the parsers `commands`."""
     config = add_command(commands, "config", _run_config, "choose or show the data directory")
-    config.add_argument("--data-dir", metavar="DIR", help="the folder to use from now on")
+    add_options(config, data_dir="the folder to use from now on")
     config.epilog = "example: laion-fmri config --data-dir ./laion_fmri_data"
 
     license_ = add_command(
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     license_.add_argument(
         "--accept-stimuli", action="store_true", help="accept the closed licence of the stimuli"
     )
-    license_.add_argument("--data-dir", metavar="DIR", help="the folder that it is recorded in")
+    add_options(license_, data_dir="the folder that it is recorded in")
     license_.epilog = "example: laion-fmri license --accept-stimuli"
 
     snakefile = add_command(

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
+from laion_fmri.base.text import format_size
 from laion_fmri.commands.output import (
     DONE,
     add_command,
     add_filters,
+    add_options,
     cut,
     open_console,
-    read_config,
+    read_arguments,
     say,
     spell_path,
 )
-from laion_fmri.selection.filters import AVERAGES
-from laion_fmri.units import format_size
+from laion_fmri.settings import AVERAGES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +53,7 @@ def add(commands: Any) -> None:
         "written into the data directory. Sizes are in decimal units: 1 MB is 1,000,000 bytes."
     )
     add_filters(status, "sub-03, 03, or all (the default)", "also count all of stimuli/")
-    status.add_argument("--data-dir", metavar="DIR", help="where the files are, this time")
+    add_options(status, data_dir="where the files are, this time")
     status.add_argument("--json", action="store_true", help="print it as JSON, sizes in bytes")
     status.add_argument("--html", metavar="FILE", help="write it to a page that needs no network")
 
@@ -60,7 +61,7 @@ def add(commands: Any) -> None:
 def _run_status(arguments: argparse.Namespace) -> int:
     from laion_fmri.selection.overview import take_overview
 
-    overview = take_overview(read_config(arguments, "data_dir"))
+    overview = take_overview(read_arguments(arguments))
     for text in overview.warnings:
         say(f"warning: {text}")
     if arguments.html is not None:

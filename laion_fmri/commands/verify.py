@@ -13,9 +13,9 @@ from laion_fmri.commands.output import (
     FAILED,
     add_command,
     add_filters,
+    add_options,
     be_quiet,
-    read_config,
-    read_number,
+    read_arguments,
     say,
 )
 
@@ -31,16 +31,15 @@ def add(commands: Any) -> None:
         "is right, 1 something is corrupt or missing, 2 bad usage, 130 interrupted."
     )
     add_filters(verify, "sub-03, 03, or all", "also check all of stimuli/")
-    verify.add_argument(
-        "--manifest", metavar="FILE", help="compare with this manifest, without the network"
+    add_options(
+        verify,
+        manifest="compare with this manifest, without the network",
+        n_jobs="files to read at once (default: as many as CPUs)",
+        data_dir="where the files are, this time",
     )
     verify.add_argument(
         "--repair", action="store_true", help="fetch again what is corrupt or partial"
     )
-    verify.add_argument(
-        "--n-jobs", metavar="N", help="files to read at once (default: as many as CPUs)"
-    )
-    verify.add_argument("--data-dir", metavar="DIR", help="where the files are, this time")
     verify.add_argument(
         "--quiet", action="store_true", help="print nothing but warnings and errors"
     )
@@ -52,17 +51,15 @@ def _run_verify(arguments: argparse.Namespace) -> int:
         FAILURES,
         Check,
         read_threads,
-        show_check,
         spell,
     )
-    from laion_fmri.show.progress import show_progress
+    from laion_fmri.show.progress import show_check, show_progress
 
-    config = read_config(arguments, "data_dir")
-    n_jobs = read_threads(arguments.n_jobs and read_number(arguments.n_jobs))
+    settings = read_arguments(arguments, n_jobs=None)
+    threads = read_threads(arguments.n_jobs)
     tell: Callable[[str], object] = be_quiet if arguments.quiet else print
     started = time.monotonic()
-    options = {"manifest": arguments.manifest, "repairs": arguments.repair}
-    with Check(config, n_jobs, **options) as check:
+    with Check(settings, threads, repairs=arguments.repair) as check:
         with nullcontext() if arguments.quiet else show_check() as progress:
             found = check.run(progress)
         if arguments.repair:

@@ -1,55 +1,38 @@
-"""Run one fetch job: the ``aws s3 cp`` of a rule, in a clean environment, from staging into place.
-
-Called by path from the rules in ``workflow/rules/fetch.smk``, with nothing but the standard
-library, so that it starts in milliseconds and runs with any Python a rule environment brings.
+"""One fetch job: the ``aws s3 cp`` of a rule, from staging into place.
 
 What arrives goes to ``<data_dir>/.laion_fmri/partial/``, is compared with what was listed and moved
 into place at once, so that a batch that is stopped keeps what it has. What does not come is tried
 again, unless the bucket said 403 or 404, or has got another object there. What another run is
-fetching is waited for. The outcome of each object goes, as one line of JSON, to
-``<run_dir>/outcomes/<job>.jsonl``.
+fetching is waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
-import itertools
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from laion_fmri.config import STATE_DIR
 from laion_fmri.fetch import aws
+from laion_fmri.fetch.aws_process import TICK, run_aws
+from laion_fmri.fetch.job import JobSpec
 from laion_fmri.fetch.outcomes import Outcome, read_outcomes, record_outcome
-from laion_fmri.folder import staging
+from laion_fmri.folder import kept, staging
+from laion_fmri.folder.claims import Claims
+from laion_fmri.folder.disk_space import STOP
+from laion_fmri.folder.presence import has_others
 
-#: What the rules run, by its path: this module, and the way to it.
-PROGRAM = Path(__file__).parents[1] / "transfer.py"
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
 #: Seconds before the second run of aws; doubled for the third.
 BACKOFF = 2.0
-#: Seconds between two looks at what has arrived.
-TICK = 0.5
 #: Seconds between two looks at whether another run is done with an object, at most.
 LONGEST_PAUSE = 5.0
-#: Seconds without a byte after which aws is ended and tried again, unless the job says otherwise.
-STALL_TIMEOUT = 60.0
-#: Seconds more that aws has for its first byte: to start can take that long on a busy machine.
-START = 5.0
-#: In the folder of a run, once the disk takes no more files: why no transfer is to start.
-STOP = "stop"
 #: In a staging folder: the name of the job that it is for.
 JOB = "job"
 #: What a recursive copy that ends well without an object has to say about it.
@@ -66,7 +49,7 @@ def main(argv: list[str]) -> int:
         # even where a shell has started it in the background, with interrupts ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
-    return Transfer(json.loads(text), argv[argv.index("--") + 1 :]).run()
+    return Transfer(JobSpec.from_json(text), argv[argv.index("--") + 1 :]).run()
 
 
 def _stop(number: int, _frame: object) -> None:
@@ -76,29 +59,17 @@ def _stop(number: int, _frame: object) -> None:
 class Transfer:
     """One job: a single object, or the objects of a batch under a common prefix."""
 
-    def __init__(self, job: dict[str, Any], aws_words: list[str]) -> None:
-        self.stall_timeout = float(job.get("stall_timeout") or STALL_TIMEOUT)  # seconds
-        self.aws = [*aws_words, *aws.make_timeouts(self.stall_timeout)]
-        self.bucket: str = job["bucket"]
-        self.prefix: str | None = job["prefix"]
-        self.patterns: list[str] = job["patterns"]
-        self.exclusions: list[str] = job.get("exclusions", [])
-        self.connections: int = job.get("connections", 10)
-        self.max_bandwidth: int | None = job.get("max_bandwidth")  # bytes per second
-        self.sizes: dict[str, int] = dict(job["objects"])
-        #: When each object was changed, in seconds since 1970, as far as that was listed.
-        self.modified: dict[str, int] = job.get("modified", {})
+    def __init__(self, spec: JobSpec, aws_words: list[str]) -> None:
+        self.spec = spec
+        self.job = spec.job
+        self.aws = [*aws_words, *aws.make_timeouts(spec.stall_timeout)]
+        self.sizes: dict[str, int] = dict(spec.job.objects)
         self.unsettled = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.wanted: dict[str, None] = {}  # those of them that are being fetched here and now
-        self.data_dir = Path(job["data_dir"])
-        self.run_dir = Path(job["run_dir"])
+        self.data_dir = Path(spec.data_dir)
+        self.run_dir = Path(spec.run_dir)
         self.staging = self.data_dir / STATE_DIR / "partial"  # later a folder in it
-        self.record = self.run_dir / "outcomes" / (job["name"] + ".jsonl")
-        #: The sign that the own run lives; see :class:`laion_fmri.folder.staging.Presence`.
-        self.presence = Path(job.get("presence") or self.run_dir / "alive")
-        #: Whether Snakemake may remove what has arrived, once the job has failed.
-        self.keeps: bool = job.get("keeps", False)
-        self.slots: int | None = job.get("slots")  # transfers of this run on this machine at once
+        self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
         self.failed = self.has_given_up = False
         self.parent = os.getppid()
 
@@ -119,7 +90,7 @@ class Transfer:
 
     def _fetch_all(self) -> None:
         """Fetch what nobody else is fetching, then wait for the rest, or fetch it after all."""
-        claims = staging.Claims(self.data_dir)
+        claims = Claims(self.data_dir)
         pause = TICK
         while self.unsettled:
             taken = claims.take(self.unsettled)
@@ -128,8 +99,7 @@ class Transfer:
                     self._settle(key, "fetched", "")
             self.wanted = dict.fromkeys(key for key in taken if key in self.unsettled)
             if self.wanted:
-                with self._take_slot():
-                    self._fetch_wanted()
+                self._fetch_wanted()
             claims.drop(taken)
             if self.unsettled:
                 pause = TICK if taken else min(1.5 * pause, LONGEST_PAUSE)
@@ -146,27 +116,6 @@ class Transfer:
             return (self.data_dir / key).stat().st_size == self.sizes[key]
         except OSError:
             return False
-
-    @contextlib.contextmanager
-    def _take_slot(self) -> Iterator[None]:
-        """Wait until fewer than `slots` transfers are under way, if there is such a limit.
-
-        Beside a cluster, Snakemake does not bound what runs on the machine that submits.
-        """
-        for number in itertools.cycle(range(self.slots or 0)):
-            with self.run_dir.with_name(f"slot-{number}").open("w") as slot:
-                try:
-                    fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if number == 0:
-                        time.sleep(TICK)
-                    self._check_orders()
-                    continue
-                except OSError:  # a file system that knows no locks
-                    break
-                yield
-                return
-        yield
 
     def _fetch_wanted(self) -> None:
         for attempt in range(ATTEMPTS):
@@ -185,81 +134,43 @@ class Transfer:
 
     def _run_aws(self) -> str:
         """Run aws once for what is wanted; return what it complains of, if anything."""
-        if self.prefix is None:
+        source = f"s3://{self.spec.bucket}/"
+        if self.job.prefix is None:
             (key,) = self.sizes
-            what = [f"s3://{self.bucket}/{key}", str(self.staging / "object")]
+            what = [f"{source}{key}", str(self.staging / "object")]
         else:
-            source = f"s3://{self.bucket}/{self.prefix}"
-            what = ["--recursive", source, str(self.staging / "objects"), *self._make_filters()]
+            to = str(self.staging / "objects")
+            what = ["--recursive", source + self.job.prefix, to, *self._make_filters()]
         config = self.staging / "aws.config"
         is_mirror = "--endpoint-url" in self.aws
-        config.write_text(
-            aws.make_config(self.connections, self.max_bandwidth, is_mirror=is_mirror)
-        )
-        # Not on the disk of the data, which would have no room for the word that it is full.
-        with tempfile.TemporaryFile("w+", errors="replace") as messages:
-            try:
-                process = subprocess.Popen(
-                    [*self.aws, *what],
-                    env=aws.make_environment(config),
-                    stdin=subprocess.DEVNULL,
-                    stdout=sys.stderr,
-                    stderr=messages,
-                    preexec_fn=_die_with_parent,
-                )
-            except OSError as error:
-                return f"the AWS CLI {self.aws[0]} cannot be started: {error.strerror}"
-            try:
-                stalled = self._wait_for(process, messages.fileno())
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-            messages.seek(0)
-            said = messages.read()
-        sys.stderr.write(said)
-        if stalled:
-            return f"{said}\nno byte has arrived for {self.stall_timeout:g} s".strip()
-        if process.returncode == 0 and not said:
-            return ""
-        return said or f"aws ended with exit status {process.returncode}"
+        limit = self.spec.max_bandwidth
+        config.write_text(aws.make_config(self.job.connections, limit, is_mirror=is_mirror))
+        return run_aws([*self.aws, *what], config, self.spec.stall_timeout, self._look)
+
+    def _look(self, messages: str) -> object:
+        """Move what has arrived; return what changes with each byte, or None to end aws.
+
+        On a full disk aws would still ask for every other object, so its `messages` count.
+        """
+        self._check_orders()
+        if self.job.prefix is not None:
+            self._collect()
+        if self.has_given_up or self._read_disk_error(messages):
+            return None
+        return self._measure()
 
     def _read_disk_error(self, messages: str) -> str | None:
-        start = len(self.prefix or "")
+        start = len(self.job.prefix or "")
         return aws.read_disk_error(messages, [key[start:] for key in self.sizes])
 
     def _make_filters(self) -> list[str]:
         """Return the options that select what is wanted, in as few patterns as that takes."""
-        start = len(self.prefix or "")
+        start = len(self.job.prefix or "")
         others = self.sizes.keys() - self.wanted.keys()
-        if len(others) + len(self.patterns) <= len(self.wanted) or not others:
+        if len(others) + len(self.job.patterns) <= len(self.wanted) or not others:
             left_out = [aws.escape_pattern(key[start:]) for key in others]
-            return aws.make_filters(self.patterns, [*self.exclusions, *left_out])
+            return aws.make_filters(self.job.patterns, [*self.job.exclusions, *left_out])
         return aws.make_filters([aws.escape_pattern(key[start:]) for key in self.wanted])
-
-    def _wait_for(self, process: subprocess.Popen[Any], messages: int) -> bool:
-        """Wait for `process`, moving what arrives; return whether it was ended for its silence.
-
-        On a full disk aws would still ask for every other object, so what it says into the file
-        `messages` is looked at meanwhile.
-        """
-        seen = self._measure()
-        heard = time.monotonic() + START  # by then aws has begun
-        while process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=TICK)
-            self._check_orders()
-            if self.prefix is not None:
-                self._collect()
-            if self.has_given_up or self._read_disk_error(_peek(messages)):
-                return False
-            if (now := self._measure()) != seen:
-                seen, heard = now, time.monotonic()
-            elif time.monotonic() - heard > self.stall_timeout:
-                process.kill()
-                process.wait()
-                return True
-        return False
 
     def _measure(self) -> object:
         """Return something that changes whenever a byte arrives."""
@@ -289,14 +200,14 @@ class Transfer:
 
     def _is_other(self, key: str, modified: float) -> bool:
         """Whether an object that was changed at that time is not the one that was listed."""
-        return key in self.modified and abs(int(modified) - self.modified[key]) > 1
+        return key in self.spec.modified and abs(int(modified) - self.spec.modified[key]) > 1
 
     def _list_staged(self) -> list[tuple[str, Path]]:
-        if self.prefix is None:
+        if self.job.prefix is None:
             return [(key, self.staging / "object") for key in self.sizes]
         top = self.staging / "objects"
         return [
-            (self.prefix + Path(folder, name).relative_to(top).as_posix(), Path(folder, name))
+            (self.job.prefix + Path(folder, name).relative_to(top).as_posix(), Path(folder, name))
             for folder, _, names in os.walk(top)
             for name in names
         ]
@@ -306,8 +217,8 @@ class Transfer:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(PermissionError):  # a file system that takes no times
-                os.utime(staged)  # that of the upload is older than any stamp
-            staging.keep(self.data_dir, key, staged)
+                os.utime(staged)  # aws sets LastModified, which is older than the stamp
+            kept.keep(self.data_dir, key, staged)
             staged.replace(target)
         except OSError as error:
             if not self._is_full(error):
@@ -318,11 +229,11 @@ class Transfer:
     def _judge(self, messages: str) -> None:
         """Settle what need not be tried again, and note what went wrong with the rest."""
         staged = dict(self._list_staged())
-        last = aws.last_line(messages)
+        last, source = aws.last_line(messages), f"s3://{self.spec.bucket}/"
         for key in self.wanted.copy():
-            # What aws says last may be of another object: this one was not in its listing then.
-            line = aws.find_line(f"s3://{self.bucket}/{key}", messages) if self.prefix else ""
-            is_silent = self.prefix and not line and f"s3://{self.bucket}/" in last
+            # aws's last line may be about another key; then this one was not in aws's listing.
+            line = aws.find_line(f"{source}{key}", messages) if self.job.prefix else ""
+            is_silent = self.job.prefix and not line and source in last
             line = line or last
             if key in staged and staged[key].exists():
                 self._judge_staged(key, staged[key])
@@ -351,22 +262,22 @@ class Transfer:
 
     def _recall(self) -> None:
         """Take up what an earlier attempt or another run has brought, or was refused for good."""
-        if staging.find_kept(self.data_dir, "").exists():
+        if kept.find_kept(self.data_dir, "").exists():
             for key, size in self.sizes.items():
-                if staging.recall(self.data_dir, key, size, self.staging):
+                if kept.recall(self.data_dir, key, size, self.staging):
                     self._settle(key, "fetched", "")
-        if self.keeps:
+        if self.spec.keeps:
             for key, said in read_outcomes(self.record.parent, self.record.name).items():
                 if key in self.unsettled and said in aws.FINAL.values():
                     self._settle(key, *said)
 
     def _drop_kept(self) -> None:
         """Drop the second links to what is in place, unless somebody may yet remove that."""
-        if self.keeps and self.failed:
+        if self.spec.keeps and self.failed:
             return
-        if not staging.has_others(self.data_dir, self.presence):
+        if not has_others(self.data_dir, self.spec.presence):
             for key in self.sizes:
-                staging.find_kept(self.data_dir, key).unlink(missing_ok=True)
+                kept.find_kept(self.data_dir, key).unlink(missing_ok=True)
 
     def _check_orders(self) -> None:
         """Give up if the run has been stopped, and end if the Snakemake above us is gone."""
@@ -383,7 +294,7 @@ class Transfer:
 
     def _stop_run(self, said: str) -> None:
         """Give up, and keep the other transfers of the run from trying their luck."""
-        # What is of no use any more makes room for saying so.
+        # Delete staged files first: the stop file needs space too.
         shutil.rmtree(self.staging / "objects", ignore_errors=True)
         with contextlib.suppress(OSError):
             (self.run_dir / STOP).write_text(said)
@@ -422,17 +333,3 @@ def _has_page(key: str, staged: Path) -> bool:
             if beginning.startswith((b"<!doctype html", b"<html")):
                 return True
     return False
-
-
-def _peek(file: int) -> str:
-    """Read what another process is writing to `file`, without moving its place in it."""
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end aws if this process is killed, where the kernel knows how to (Linux)."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)

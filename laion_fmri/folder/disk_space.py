@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from laion_fmri.config import StrPath
+from laion_fmri.base.files import StrPath
 from laion_fmri.errors import NoSpaceError
-from laion_fmri.fetch.transfer import STOP
+
+#: In the folder of a run, once the disk takes no more files: why no transfer is to start.
+STOP = "stop"
 
 
 def count_free_bytes(path: StrPath) -> int:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from laion_fmri import dataset
+from laion_fmri.base.files import StrPath, write_atomically
 from laion_fmri.config import (
-    StrPath,
     check_data_dir,
     find_user,
     get_data_dir,
     is_writable,
     not_writable,
     state_dir,
-    write_atomically,
 )
 from laion_fmri.errors import LicenseNotAcceptedError
 

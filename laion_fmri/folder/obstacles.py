@@ -99,14 +99,14 @@ def fold(name: str) -> str:
 
 
 def find_obstacle(path: str, data_dir: str | None = None) -> str | None:
-    """Say what keeps a file from being written to `path`; see :class:`Ground`.
+    """Say what keeps a file from being written to `path`; see :class:`Obstacles`.
 
     Without the data directory that the file is in, links that lead out of it cannot be told.
     """
-    return Ground(data_dir).find_obstacle(path)
+    return Obstacles(data_dir).find(path)
 
 
-class Ground:
+class Obstacles:
     """A data directory as it is found on disk, each of its folders looked at once.
 
     Parameters
@@ -120,7 +120,7 @@ class Ground:
         self._real = None if data_dir is None else os.path.realpath(data_dir or "/")
         self._folders: dict[str, str | None] = {}
 
-    def find_obstacle(self, path: str) -> str | None:
+    def find(self, path: str) -> str | None:
         """Say in words what has to be moved away, if anything, before a file can be at `path`.
 
         A folder or anything else that is no file, a link to nowhere, a folder that is a link to

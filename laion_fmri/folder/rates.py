@@ -7,7 +7,8 @@ import json
 import math
 from pathlib import Path
 
-from laion_fmri.config import state_dir, write_atomically
+from laion_fmri.base.files import write_atomically
+from laion_fmri.config import state_dir
 
 #: Bytes below which the start of a run takes more time than the transfer, and says nothing of it.
 ENOUGH = 5_000_000

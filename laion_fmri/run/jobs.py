@@ -10,88 +10,28 @@ import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, takewhile
 
 from laion_fmri.fetch.aws import escape_glob
+from laion_fmri.fetch.job import BATCH_COST, CONNECTIONS, MIB, OBJECT_COST, Item, Job
 from laion_fmri.run.patterns import name_keys, slice_listing
 
-MIB = 2**20
 #: Objects from this size on (bytes) get a job each.
 LARGE = 64 * MIB
-#: What an object costs beside its bytes, in bytes that could have been moved in that time: 2.7 ms
-#: at 530 MB for each second of CPU, measured as the seconds below.
-OBJECT_COST = 3 * MIB // 2
-#: Work below which a second process is not worth its start, in the same bytes: half a start.
-BATCH_COST = 96 * MIB
 #: Jobs that a cluster gets for everything, or one for each tree if these are more: each takes
 #: seconds to submit, and the queue is shared.
 CLUSTER_JOBS = 24
 #: Objects of one batch: Snakemake compares each output of a rule with all others of it.
 BATCH_OBJECTS = 1_000
-#: CPU seconds of an aws process: its start, each key that it lists, and each key held against a
+#: CPU seconds of an aws process: its start, each key that it lists, and each key compared with a
 #: pattern. Measured with aws-cli 1.46 on Python 3.11; their proportions are what counts.
 START_SECONDS, LIST_SECONDS, MATCH_SECONDS = 0.45, 1e-4, 3.6e-5
 #: Keys that a folder above several trees is taken to hold, for each that was listed: it may also
 #: have trees that nobody has selected.
 UNLISTED = 2
-#: Requests that are under way at once for each worker. Those of a batch mostly wait, so it has
-#: twice as many.
-CONNECTIONS = 10
 #: Requests of one process, beyond which its threads only wait for each other.
 MOST_CONNECTIONS = 60
-
-#: A key and the size of its object in bytes.
-Item = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one aws process brings: a batch of objects, or a single one.
-
-    Attributes
-    ----------
-    name : str
-    prefix : str or None
-        The folder that a recursive copy lists; None for a single object.
-    patterns, exclusions : tuple of str
-        Relative to `prefix` and in aws's syntax; of the keys that the first match, those that none
-        of the second match are the keys of the batch and no other.
-    objects : tuple of (str, int)
-        The keys and their sizes in bytes.
-    workers : int
-        Workers that it stands for: its rule takes as many cores.
-    connections : int
-        Requests that are under way at once.
-    """
-
-    name: str
-    prefix: str | None
-    patterns: tuple[str, ...]
-    objects: tuple[Item, ...]
-    workers: int = 1
-    connections: int = CONNECTIONS
-    exclusions: tuple[str, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of all objects."""
-        return sum(size for _, size in self.objects)
-
-    @property
-    def work(self) -> int:
-        """The bytes, and what the objects cost beside them, in bytes as well."""
-        return sum(map(_cost, self.objects))
-
-    @property
-    def minutes(self) -> int:
-        """The time to ask a cluster for: enough at 2 MB/s, and no more than a day."""
-        return min(15 + self.bytes // (2_000_000 * 60), 1440)
-
-    @property
-    def is_tiny(self) -> bool:
-        """Whether it is less work than to submit it to a cluster."""
-        return self.work < BATCH_COST and self.prefix is None
 
 
 def plan_jobs(

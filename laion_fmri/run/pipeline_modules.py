@@ -1,4 +1,9 @@
-"""From a workflow's configuration to its targets: found by the main process, read by all others."""
+"""The modules of a pipeline that embed the workflow: opened when their rules are read, then closed.
+
+Snakemake reads the Snakefile again in every process that it starts. The main process lists the
+bucket and writes the folder of the run; the others only read there, and no more than their own job
+needs.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,17 @@ import atexit
 import hashlib
 import itertools
 import json
-import math
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import (
     check_data_dir,
-    clean_config,
     find_data_dir,
     is_writable,
     make_data_dir,
@@ -25,19 +29,19 @@ from laion_fmri.config import (
     state_dir,
 )
 from laion_fmri.errors import ConfigError, DataDirError
-from laion_fmri.fetch.aws import find_aws_command
 from laion_fmri.fetch.outcomes import read_outcomes
-from laion_fmri.folder import staging
-from laion_fmri.folder.disk_space import check_room, explain_full_disk
-from laion_fmri.folder.licences import check_licenses
-from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
-from laion_fmri.run.targets import Targets, read_targets
-from laion_fmri.selection.filters import NO_SUBJECT, Selection
-from laion_fmri.selection.manifest_run import find_table
-from laion_fmri.selection.table import Table, compare
+from laion_fmri.folder.disk_space import explain_full_disk
+from laion_fmri.folder.kept import clear_up
+from laion_fmri.folder.presence import Presence
+from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
+from laion_fmri.run.rules import Rules, load_rules
+from laion_fmri.run.run_folder import TABLE, RunFolder, write_stamp
+from laion_fmri.selection.table import compare
+from laion_fmri.settings import Settings, read_config
 
 
-class Process(NamedTuple):
+@dataclass(frozen=True)
+class Process:
     """What the rules know of the Snakemake process that they are read in.
 
     Attributes
@@ -46,68 +50,101 @@ class Process(NamedTuple):
         Snakemake's workflow, which all modules of a pipeline share.
     is_main : bool
         Whether it was started by hand, and is not one of Snakemake's jobs.
-    workers : int
-        Jobs that run at once.
-    on_cluster : bool
-        Whether jobs are sent to other machines, but for local rules.
-    find_aws : bool
-        Whether the AWS CLI has to be on this machine, and not in the rule's own environment.
-    rules : collection of str or None
+    crew : Crew
+    rules : sequence of str or None
         The rules that the process may run; None for all.
-    place : callable
+    resolve_path : callable
         What Snakemake makes of a path of the rules: a module may have a prefix.
     """
 
     workflow: object
     is_main: bool
-    workers: int
-    on_cluster: bool
-    find_aws: bool
-    rules: Collection[str] | None
-    place: Callable[[str], str]
+    crew: Crew
+    rules: Sequence[str] | None
+    resolve_path: Callable[[str], str]
 
 
-class _Opened:
-    """The targets of all modules of the pipeline that this process reads, in their order."""
+@dataclass(frozen=True)
+class Module:
+    """A module of the pipeline: its settings, its rules, and what there is to say of it.
 
-    workflow: Callable[[], object] = staticmethod(lambda: None)
-    targets: tuple[Targets, ...] = ()
-
-
-def open_targets(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
-    """Return the targets of a workflow's validated `config`, and what there is to say of them.
-
-    Raises
-    ------
-    LaionFmriError, TypeError
-        If the selection or the data directory cannot be used, or the bucket not be listed.
+    `is_first` tells whether no module before it has rules for objects of its data directory.
     """
-    if config.get("table"):
-        run_dir = Path(config["table"]).parent
-        rules = None if process.is_main else process.rules
-        return read_targets(run_dir, is_main=process.is_main, rules=rules), Table([])
-    if _Opened.workflow() is not process.workflow:
-        _Opened.workflow, _Opened.targets = weakref.ref(process.workflow), ()
-    targets, table = _open(config, process)
-    _Opened.targets += (targets,)
-    return targets, table
+
+    settings: Settings
+    rules: Rules
+    messages: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+    is_first: bool = True
+    presence: Presence | None = None
 
 
-def empty_targets(config: Mapping[str, Any]) -> tuple[Targets, Table]:
-    """Return what there is without a data directory or a bucket: nothing to fetch."""
-    bucket = Bucket.from_config(config)
-    return Targets("data", "data", bucket, clean_config(config), [], sizes={}), Table([])
+class Modules:
+    """The modules that this process has read so far, of one workflow of Snakemake's."""
+
+    def __init__(self) -> None:
+        self._workflow: Callable[[], object] = lambda: None
+        self._opened: list[Module] = []
+
+    def open(self, config: Mapping[str, Any], process: Process) -> Module:
+        """Read a module's `config` and find what its rules fetch.
+
+        Raises
+        ------
+        LaionFmriError
+            If the configuration or the data directory cannot be used, or the bucket not be listed.
+        """
+        if self._workflow() is not process.workflow:
+            self._workflow, self._opened = weakref.ref(process.workflow), []
+        settings = read_config(config)
+        data_dir, rule_dir = _choose_data_dir(settings, process.resolve_path)
+        others = self._find_same(data_dir)
+        module = _open(config, settings, data_dir, rule_dir, process, others)
+        module = replace(module, is_first=not others)
+        self._opened.append(module)
+        return module
+
+    def find(self, data_dir: str | None = None) -> list[Rules]:
+        """Return the rules of all modules, or of those with their files in `data_dir`.
+
+        A module with a prefix is also known by the data directory of its configuration, if no other
+        is.
+        """
+        opened = [module.rules for module in self._opened]
+        if data_dir is None:
+            return opened
+        exact = [rules for rules in opened if rules.folder.data_dir == data_dir]
+        return exact or [rules for rules in opened if rules.folder.rule_dir == data_dir]
+
+    def _find_same(self, data_dir: str) -> list[Rules]:
+        """Return the rules of the modules so far that have the same data directory.
+
+        Raises
+        ------
+        ConfigError
+            If one spells it in another way: Snakemake would take its files for others.
+        """
+        real = os.path.realpath(data_dir)
+        same = [r for r in self.find() if os.path.realpath(r.folder.data_dir) == real]
+        for rules in same:
+            if rules.folder.data_dir != data_dir:
+                raise ConfigError(
+                    f"two modules spell one data directory as {rules.folder.data_dir!r} and "
+                    f"{data_dir!r}; Snakemake compares paths as text, so write it the same way in "
+                    "both"
+                )
+        return same
 
 
-def find_opened(data_dir: str | None = None) -> tuple[Targets, ...]:
-    """Return the targets of the modules read so far: all, or those with their files in `data_dir`.
+#: Those of this process: input functions have no other way to the module that they are about.
+MODULES = Modules()
 
-    A module with a prefix is also known by the data directory of its configuration, if no other is.
-    """
-    if data_dir is None:
-        return _Opened.targets
-    exact = tuple(opened for opened in _Opened.targets if opened.data_dir == data_dir)
-    return exact or tuple(opened for opened in _Opened.targets if opened.rule_dir == data_dir)
+
+def open_nothing(config: Mapping[str, Any]) -> Module:
+    """Return a module without a data directory or a bucket: nothing to fetch."""
+    settings = read_config(config)
+    folder = RunFolder("data", "data", Bucket.from_settings(settings), settings.facts)
+    return Module(settings, Rules(replace(folder, rule_dir="data")))
 
 
 def read_allowed_rules(argv: Sequence[str]) -> list[str]:
@@ -119,217 +156,93 @@ def read_allowed_rules(argv: Sequence[str]) -> list[str]:
     return list(itertools.takewhile(lambda word: not word.startswith("-"), argv[place:]))
 
 
-def is_first_module(targets: Targets) -> bool:
-    """Whether no module before that of `targets` has rules for any object of its data directory."""
-    return find_opened(targets.data_dir)[:1] == (targets,)
-
-
-def _open(config: Mapping[str, Any], process: Process) -> tuple[Targets, Table]:
-    data_dir, rule_dir = _choose_data_dir(config, process.place)
-    given = clean_config(config)
+def _open(
+    config: Mapping[str, Any],
+    settings: Settings,
+    data_dir: str,
+    rule_dir: str,
+    process: Process,
+    others: Sequence[Rules],
+) -> Module:
+    given = {name: value for name, value in config.items() if value is not None}
     identity = json.dumps([given, data_dir], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     run_dir = state_dir(data_dir) / "runs" / digest
     # Where nothing may be written, the processes meet in the folder of the pipeline.
     spare_dir = Path(".snakemake", "laion_fmri", digest).absolute()
-    bucket = Bucket.from_config(config)
     if not process.is_main:
         for folder in (spare_dir, run_dir):
-            if (folder / "table.json").exists():
-                return read_targets(folder, rules=process.rules or None), Table([])
-        return Targets(data_dir, str(run_dir), bucket, given, [], sizes={}), Table([])
-    staging.clear_up(Path(data_dir))
-    table = _find(config, bucket, data_dir)
-    others = _find_others(data_dir)
-    if process.find_aws and any(row.key not in table.obstacles for row in table.incomplete()):
-        find_aws_command()
-    # What another run has brought meanwhile stays; what it brings from now on, it keeps for us.
-    if presence := staging.enter(run_dir):
-        atexit.register(presence.close)  # if it does not get as far as close_targets
-    table.compare_again()
-    targets = make_targets(
-        table,
-        given,
-        bucket,
-        data_dir,
-        run_dir,
-        workers=process.workers,
-        presence=presence,
-        on_cluster=process.on_cluster,
-        skip={key for opened in others for job in opened.jobs for key, _ in job.objects},
+            if (folder / TABLE).exists():
+                rules = load_rules(folder, is_main=False, rules=process.rules or None)
+                return Module(settings, rules)
+        empty = RunFolder(str(run_dir), data_dir, Bucket.from_settings(settings), settings.facts)
+        return Module(settings, Rules(replace(empty, rule_dir=rule_dir)))
+    selection, _ = prepare(settings, Path(data_dir))
+    plan = plan_run(settings, selection, Path(data_dir))
+    crew = replace(process.crew, fetches_here=settings.fetch_on == "submit-host")
+    skip = {key for rules in others for job in rules.jobs for key, _ in job.objects}
+    opened, table, presence = open_run(plan, run_dir, crew, skip)
+    if presence:
+        atexit.register(presence.close)  # if it does not get as far as the end of the run
+    subject = settings.subject if isinstance(settings.subject, str) else [*(settings.subject or ())]
+    opened = replace(
+        opened, rule_dir=rule_dir, keeps=True, subject=subject, ses=settings.filters.get("ses")
     )
-    targets.rule_dir = rule_dir
-    targets.obstacles = table.obstacles
-    targets.limits["keeps"] = True
-    # Of single objects that a pipeline names, any number may be under way.
-    at_once = targets.limits["slots"] or process.workers
-    targets.limits["single_bandwidth"] = share_bandwidth(config, at_once)
     shutil.rmtree(spare_dir, ignore_errors=True)
     try:
-        targets.write()
-        targets.write_stamp(table.partial_paths())
+        opened.save()
+        write_stamp(data_dir, table.partial_paths())
     except OSError as error:
-        if targets.jobs:
+        if opened.jobs:
             raise not_writable(Path(data_dir)) from error
-        targets.run_dir = str(spare_dir)
-        targets.write()
-    return targets, table
+        opened = replace(opened, path=str(spare_dir))
+        opened.save()
+    obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
+    made = Rules(opened, is_main=True, obstacles=table.obstacles)
+    messages = (*table.warnings, *obstacles, *table.notes)
+    return Module(settings, made, messages, obstacles, presence=presence)
 
 
-def close_targets(targets: Targets) -> list[str]:
+def close_module(module: Module) -> list[str]:
     """Clear up at the end of the main process, and return what there is to say of its run.
 
     Nothing, if all has arrived, or nothing was to be fetched.
     """
-    if targets.presence:
-        targets.presence.close()
-        staging.clear_up(Path(targets.data_dir))
-    said = read_outcomes(Path(targets.run_dir, "outcomes"))
-    paths = {key: f"{targets.data_dir}/{key}" for job in targets.jobs for key, _ in job.objects}
-    missing = [key for key in paths if compare(paths[key], targets.sizes[key]) != "complete"]
-    needed = sum(targets.sizes[key] for key in missing)
-    stopped = explain_full_disk(targets.run_dir, targets.data_dir, needed)
-    if not (stopped or is_writable(Path(targets.data_dir))):  # nothing has been recorded, then
-        stopped = str(not_writable(Path(targets.data_dir)))
-    if not (targets.is_main and (said or stopped) and missing):  # nothing has begun in a dry run
+    folder = module.rules.folder
+    if module.presence:
+        module.presence.close()
+        clear_up(Path(folder.data_dir))
+    if not module.rules.is_main:
+        return []
+    said = read_outcomes(Path(folder.path, "outcomes"))
+    sizes = {key: size for job in folder.jobs for key, size in job.objects}
+    missing = [
+        key for key, n in sizes.items() if compare(f"{folder.data_dir}/{key}", n) != "complete"
+    ]
+    needed = sum(sizes[key] for key in missing)
+    stopped = explain_full_disk(folder.path, folder.data_dir, needed)
+    if not (stopped or is_writable(Path(folder.data_dir))):  # then nothing was recorded
+        stopped = str(not_writable(Path(folder.data_dir)))
+    if not ((said or stopped) and missing):  # nothing has begun in a dry run
         return []
     reasons = [f"{key}: {said[key].reason}" for key in missing if key in said and said[key].reason]
     return [
         *([stopped] if stopped else reasons),
-        f"{len(paths) - len(missing):,} of {len(paths):,} files have arrived; run the same again "
+        f"{len(sizes) - len(missing):,} of {len(sizes):,} files have arrived; run the same again "
         "to fetch what is missing",
     ]
 
 
-def _find_others(data_dir: str) -> list[Targets]:
-    """Return the targets of the modules before this one that have the same data directory.
-
-    Raises
-    ------
-    ConfigError
-        If one spells it in another way: Snakemake would take its files for others.
-    """
-    same = [
-        opened
-        for opened in _Opened.targets
-        if os.path.realpath(opened.data_dir) == os.path.realpath(data_dir)
-    ]
-    for opened in same:
-        if opened.data_dir != data_dir:
-            raise ConfigError(
-                f"two modules spell one data directory as {opened.data_dir!r} and {data_dir!r};"
-                " Snakemake compares paths as text, so write it the same way in both"
-            )
-    return same
-
-
-def _find(config: Mapping[str, Any], bucket: Bucket, data_dir: str) -> Table:
-    """Return the key table; an empty one, without listing, if the configuration selects nothing."""
-    if config["subject"] == NO_SUBJECT:
-        return Table([])
-    selection = Selection.from_config(config)
-    check_licenses(selection.include_stimuli, data_dir)
-    table, _ = find_table(config, selection, bucket, data_dir)
-    table.warnings += [f"{key}: {why}" for key, why in table.obstacles.items()]
-    return table
-
-
-def make_targets(
-    table: Table,
-    config: Mapping[str, Any],
-    bucket: Bucket,
-    data_dir: str,
-    run_dir: Path,
-    *,
-    workers: int,
-    presence: staging.Presence | None = None,
-    on_cluster: bool = False,
-    skip: Collection[str] = (),
-) -> Targets:
-    """Return the rows of `table` as targets, with jobs for those that can and have to be fetched.
-
-    Parameters
-    ----------
-    workers, on_cluster
-        See :class:`Process`.
-    presence
-        The sign that the run lives.
-    skip
-        Keys that the jobs of another module of the same pipeline bring.
-
-    Raises
-    ------
-    NoSpaceError
-        If the disk has no room for them, unless ``space_check`` is false.
-    """
-    blocked = table.obstacles
-    without = {*blocked, *skip}
-    wanted = [(row.key, row.size) for row in table.incomplete() if row.key not in without]
-    slots = None
-    if on_cluster and config.get("fetch_on") != "cluster":
-        workers = slots = int(config.get("fetch_workers") or 1)
-    if on_cluster and not slots:
-        jobs = plan_for_cluster(wanted, list(table.listed), table.trees)
-    else:
-        jobs = plan_jobs(wanted, list(table.listed), workers, os.cpu_count() or 1, table.trees)
-    if config.get("space_check", True) and is_writable(Path(data_dir)):
-        check_room(data_dir, [size for job in jobs for _, size in job.objects])
-    sizes = {row.key: row.size for row in table.rows if row.key not in blocked}
-    targets = Targets(
-        data_dir,
-        str(run_dir),
-        bucket,
-        config,
-        jobs,
-        sizes=sizes,
-        others={key: size for key, size in table.listed.items() if key not in sizes},
-        modified={row.key: int(row.last_modified.timestamp()) for row in table.incomplete()},
-        trees=table.trees,
-        limits={
-            "stall_timeout": read_positive(config, "stall_timeout", "seconds"),
-            "max_bandwidth": share_bandwidth(config, min(workers, len(jobs))),
-            "slots": slots,
-            "keeps": on_cluster,
-            "presence": str(presence.path) if presence else None,
-        },
-        is_main=True,
-    )
-    targets.presence = presence
-    return targets
-
-
-def read_positive(config: Mapping[str, Any], name: str, unit: str) -> float | None:
-    """Return the number that the setting `name` is, in `unit`, or None.
-
-    Raises
-    ------
-    ConfigError
-        If it is no number above 0.
-    """
-    value = config.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"{name}={value!r} is no number of {unit} above 0")
-    return float(value)
-
-
-def share_bandwidth(config: Mapping[str, Any], at_once: int) -> int | None:
-    """Return what one of `at_once` transfers may take, in bytes per second; None for no limit."""
-    limit = read_positive(config, "max_bandwidth", "MB/s")
-    return max(1, int(limit * 1e6 / max(1, at_once))) if limit else None
-
-
-def _choose_data_dir(config: Mapping[str, Any], place: Callable[[str], str]) -> tuple[str, str]:
+def _choose_data_dir(settings: Settings, resolve_path: Callable[[str], str]) -> tuple[str, str]:
     """Return the data directory, and how the rules spell it: Snakemake compares paths as text.
 
     A relative one belongs to the pipeline, like any folder of its results, and is made for it; the
     prefix of a module goes before it.
     """
-    given = config.get("data_dir")
+    given = settings.data_dir
     if given and not Path(given).expanduser().is_absolute():
         rule_dir = str(Path(given))
-        data_dir = place(rule_dir)
+        data_dir = resolve_path(rule_dir)
         try:
             Path(data_dir).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

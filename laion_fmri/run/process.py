@@ -10,18 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from laion_fmri.config import find_user
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.fetch.aws import aws_command
 from laion_fmri.fetch.outcomes import Outcome, read_outcomes
-from laion_fmri.fetch.transfer import JOB
 from laion_fmri.run import loader
 from laion_fmri.run.profiles import Profile
-from laion_fmri.run.targets import Targets
+from laion_fmri.run.run_folder import RunFolder
 
 #: Seconds between two looks at a run.
 TICK = 0.25
@@ -117,20 +116,17 @@ class Snakemake:
 
 def run_workflow(
     snakemake: Snakemake,
-    config: Mapping[str, Any],
-    targets: Targets,
-    n_jobs: int,
+    folder: RunFolder,
+    workers: int,
     profile: Profile | None,
     on_tick: Callable[[], None],
 ) -> dict[str, Outcome]:
-    """Run `snakemake` on `targets` with `n_jobs` cores and return the outcome of each key.
+    """Run `snakemake` on the jobs of `folder` with so many `workers`; return each key's outcome.
 
     Parameters
     ----------
     snakemake
         A process that has not been run; it is closed afterwards.
-    config
-        The configuration of the run.
     profile
         Where the jobs are sent to, if not to this machine.
     on_tick
@@ -143,11 +139,11 @@ def run_workflow(
     KeyboardInterrupt
         After the run has been stopped.
     """
-    run_dir = Path(targets.run_dir)
+    run_dir = Path(folder.path)
     config_file = run_dir / "config.json"
-    config_file.write_text(json.dumps({**config, "table": str(run_dir / "table.json")}))
+    config_file.write_text(json.dumps({"run_folder": folder.path}))
     log = run_dir / "snakemake.log"
-    arguments = _make_arguments(targets, config_file, n_jobs, profile)
+    arguments = _make_arguments(folder, config_file, workers, profile)
     status = snakemake.run(arguments, log, on_tick, GRACE if profile is None else CLUSTER_GRACE)
     outcomes = read_outcomes(run_dir / "outcomes")
     if status and not outcomes:
@@ -158,48 +154,21 @@ def run_workflow(
     return outcomes
 
 
-def count_staged_bytes(targets: Targets) -> dict[str, int]:
-    """Count the bytes on disk of the transfers that are under way, by the name of their job.
-
-    The job of one that has just begun is not known yet; its name is empty.
-    """
-    partial = Path(targets.data_dir, ".laion_fmri", "partial")
-    counts: dict[str, int] = {}
-    for staging in sorted(partial.glob(f"{Path(targets.run_dir).name}-*")):
-        try:
-            job = (staging / JOB).read_text()
-        except OSError:
-            job = ""
-        counts[job] = counts.get(job, 0) + _count_bytes(staging)
-    return counts
-
-
-def _count_bytes(staging: Path) -> int:
-    total = 0
-    for folder, _, names in os.walk(staging):
-        for name in names:
-            # Beside the objects there are only files of ours, of a few bytes.
-            if folder == str(staging) and not name.startswith("object"):
-                continue
-            with contextlib.suppress(OSError):
-                found = Path(folder, name).stat()
-                # Parts arrive out of order, so the length alone would promise too much.
-                total += min(found.st_size, found.st_blocks * 512)
-    return total
-
-
 def _make_arguments(
-    targets: Targets, config_file: Path, n_jobs: int, profile: Profile | None
+    folder: RunFolder, config_file: Path, workers: int, profile: Profile | None
 ) -> list[str]:
     # Asked for the jobs, Snakemake need not look for the rule of each file, nor run a rule `all` at
     # the end, after which it would wait a second for a timer.
-    jobs = [job.name for job in targets.jobs]
+    jobs = [job.name for job in folder.jobs]
+    crew = ["--cores", str(workers), "--profile", "none"]
+    if profile is not None:
+        crew = ["--jobs", str(workers), "--profile", str(profile.folder)]
     return [
         *(jobs if len(jobs) <= NAMED_JOBS else []),
-        *["--snakefile", str(find_workflow() / "Snakefile")],
+        *["--snakefile", str(find_workflow() / "run.smk")],
         *["--configfile", str(config_file)],
-        *["--directory", str(targets.run_dir)],
-        *_make_crew(n_jobs, profile),
+        *["--directory", folder.path],
+        *crew,
         *["--workflow-profile", "none"],
         *["--scheduler", "greedy"],
         *["--rerun-triggers", "mtime"],
@@ -207,12 +176,6 @@ def _make_arguments(
         *["--nolock", "--drop-metadata", "--nocolor"],
         *["--quiet", "reason"],  # which would name every file of a batch
     ]
-
-
-def _make_crew(n_jobs: int, profile: Profile | None) -> list[str]:
-    if profile is None:
-        return ["--cores", str(n_jobs), "--profile", "none"]
-    return ["--jobs", str(n_jobs), "--profile", str(profile.folder)]
 
 
 def _make_environment() -> dict[str, str]:

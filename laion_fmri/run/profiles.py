@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from laion_fmri.config import StrPath
+from laion_fmri.base.files import StrPath
 from laion_fmri.errors import ConfigError
 
 #: Jobs at once of a profile that does not say, and of one that sets no limit.

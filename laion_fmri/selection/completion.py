@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from laion_fmri.base.bids import ENTITIES, FILTERS, parse_key
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.dataset import HELD_OUT_SESSIONS
-from laion_fmri.selection.bids import ENTITIES, parse_key
-from laion_fmri.selection.filters import AVERAGES, FILTERS
+from laion_fmri.dataset import PUBLISHED
+from laion_fmri.settings import AVERAGES
 
 logger = logging.getLogger("laion_fmri")
 
@@ -79,9 +79,13 @@ def collect_values(keys: Iterable[str]) -> Known:
     found: dict[str, dict[str, set[str]]] = {}
     for key in keys:
         parsed = parse_key(key)
-        if parsed.ses in HELD_OUT_SESSIONS or not parsed.sub or not PLAIN.fullmatch(parsed.sub):
+        if (
+            parsed.ses in PUBLISHED.held_out_sessions
+            or not parsed.sub
+            or not PLAIN.fullmatch(parsed.sub)
+        ):
             continue
-        values = found.setdefault(parsed.sub, {name: set() for name in FILTERS})
+        values = found.setdefault(str(parsed.sub), {name: set() for name in FILTERS})
         for name in FILTERS:
             value = getattr(parsed, name)
             if value is None and name == "ses":

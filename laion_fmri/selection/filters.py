@@ -6,24 +6,17 @@ pandas, which would cost as much time as listing the bucket.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from laion_fmri import dataset
-from laion_fmri.errors import SelectionError, SubjectNotFoundError, list_some
-from laion_fmri.selection.bids import ENTITIES, Parsed, parse_key
-
-#: What a filter may be given as.
-Values = str | Iterable[str] | None
-#: The filters of ``download()``, in the order of its signature.
-FILTERS = ("ses", "task", "space", "desc", "stat", "suffix", "extension")
-#: The value of ``ses`` that selects the keys without a session.
-AVERAGES = "averages"
-#: The value of ``subject`` for a pipeline that selects nothing and only names files in its rules.
-NO_SUBJECT = "none"
+from laion_fmri.base.bids import ENTITIES, Parsed
+from laion_fmri.base.text import find_near, suggest
+from laion_fmri.errors import InputTypeError, SelectionError, SubjectNotFoundError, list_some
+from laion_fmri.settings import AVERAGES as AVERAGES
+from laion_fmri.settings import NO_SUBJECT, Settings
 
 
 @dataclass(frozen=True)
@@ -37,62 +30,34 @@ class Selection:
     filters : mapping of str to tuple of str
         The alternatives of each filter that is set.
     include_stimuli : bool
-    trees, held_out_sessions, restricted_keys : tuple of str
-        What is known of the bucket, see :mod:`laion_fmri.dataset`.
     """
 
     subjects: tuple[str, ...] | None
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     include_stimuli: bool = False
-    trees: tuple[str, ...] = dataset.TREES
-    held_out_sessions: tuple[str, ...] = dataset.HELD_OUT_SESSIONS
-    restricted_keys: tuple[str, ...] = dataset.RESTRICTED_KEYS
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Selection:
-        """Read a selection from a configuration; keys that are absent or None take the defaults."""
-        stimuli = config.get("include_stimuli") or False
-        if not isinstance(stimuli, bool):
-            raise TypeError(f"include_stimuli={stimuli!r} is neither True nor False")
-        given = {name: _read_values(name, config.get(name)) for name in FILTERS}
-        facts = {
-            name: tuple(str(value).removeprefix("ses-") for value in config[name])
-            for name in ("trees", "held_out_sessions", "restricted_keys")
-            if config.get(name) is not None
-        }
-        return cls(
-            subjects=_read_subjects(config.get("subject")),
-            filters={name: values for name, values in given.items() if values is not None},
-            include_stimuli=stimuli,
-            **facts,
-        )
+    def from_settings(cls, settings: Settings) -> Selection:
+        """Check the subject and the filters of `settings`.
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the subjects and filters in the plain types that a configuration file holds."""
-        subjects = "all" if self.subjects is None else list(self.subjects)
-        return {"subject": subjects} | {
-            name: [_write_value(name, value) for value in values]
-            for name, values in self.filters.items()
-        }
+        Raises
+        ------
+        SubjectNotFoundError, SelectionError
+            If a subject is not a label, or a filter has no value.
+        InputTypeError
+            If a value is not a string.
+        """
+        filters = {name: _read_values(name, given) for name, given in settings.filters.items()}
+        return cls(_read_subjects(settings.subject), filters, settings.include_stimuli)
 
-    def is_held_out(self, key: str, parsed: Parsed) -> bool:
-        """Whether the bucket lists `key` but refuses to give it out."""
-        return parsed.ses in self.held_out_sessions or key in self.restricted_keys
-
-    def explain_held_out(self, key: str) -> str | None:
-        """Return why the bucket does not give out `key`, or None if it does."""
-        if not self.is_held_out(key, parse_key(key)):
-            return None
-        return f"{key} is held out: listed, but not given out; ask at {dataset.REQUEST_URL}"
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The sessions that are named, and ``averages`` if that is."""
+        return self.filters.get("ses", ())
 
     def is_pinned(self, parsed: Parsed) -> bool:
         """Whether the map comes along with any session: loaders derive the brain mask from it."""
-        return (
-            parsed.desc in dataset.PINNED_DESCS
-            and parsed.ses is None
-            and parsed.extension == "nii.gz"
-            and any(value != AVERAGES for value in self.filters.get("ses", ()))
-        )
+        return is_brain_map(parsed) and any(value != AVERAGES for value in self.sessions)
 
     def matches(self, parsed: Parsed, *, strict: bool = False) -> bool:
         """Whether every filter lets the key pass: strict for ``ses``, permissive for the rest.
@@ -107,42 +72,41 @@ class Selection:
                 return False
         return True
 
-    def find_unmatched(self, parsed: Sequence[Parsed]) -> Iterator[tuple[str, str, set[str]]]:
+    def find_unmatched(
+        self, parsed: Sequence[Parsed], held_out: Iterable[str] = ()
+    ) -> Iterator[tuple[str, str, set[str]]]:
         """Yield each filter and value that none of `parsed` carries, and the values that there are.
 
-        Held-out sessions are not among these.
+        The sessions `held_out` are not among these.
         """
         for name, values in self.filters.items():
             existing: set[Any] = {getattr(p, name) for p in parsed}
             if name == "ses":
                 if None in existing:
                     existing.add(AVERAGES)
-                existing -= set(self.held_out_sessions)
+                existing -= set(held_out)
             existing.discard(None)
             for value in values:
                 if value not in existing:
                     yield name, value, existing
 
 
-def explain_unmatched(name: str, value: str, where: str, existing: Iterable[str]) -> str:
-    """Say that a filter value matches nothing, what comes near it, and what there is."""
-    there_is = sorted(existing)
-    near = _near_misses(value, there_is)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    listed = list_some([*near, *(known for known in there_is if known not in near)])
+def is_brain_map(parsed: Parsed) -> bool:
+    """Whether it is a subject's mean-R2 map, or the mask."""
     return (
-        f"{name} {value!r} matches nothing under {where}; {hint}there is: {listed or 'none at all'}"
+        parsed.desc in dataset.PINNED_DESCS and parsed.ses is None and parsed.extension == "nii.gz"
     )
 
 
-def _near_misses(value: str, existing: list[str]) -> list[str]:
-    folded = value.casefold()
-    alike = {known for known in existing if folded in known.casefold()}
-    by_fold = {known.casefold(): known for known in existing}
-    alike |= {by_fold[f] for f in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.7)}
-    if value.isdigit():
-        alike |= {known for known in existing if known.isdigit() and int(known) == int(value)}
-    return sorted(alike)[:3]
+def explain_unmatched(name: str, value: str, where: str, existing: Iterable[str]) -> str:
+    """Say that a filter value matches nothing, what comes near it, and what there is."""
+    there_is = sorted(existing)
+    near = find_near(value, there_is)
+    listed = list_some([*near, *(known for known in there_is if known not in near)])
+    return (
+        f"{name} {value!r} matches nothing under {where}; {suggest(value, there_is)}"
+        f"there is: {listed or 'none at all'}"
+    )
 
 
 def _read_subjects(subject: object) -> tuple[str, ...] | None:
@@ -158,16 +122,14 @@ def _read_subjects(subject: object) -> tuple[str, ...] | None:
         return None
     labels = [value.removeprefix("sub-") for value in values]
     for value, label in zip(values, labels, strict=True):
-        if not re.fullmatch("[A-Za-z0-9]+", label):  # a BIDS label; anything else is no subject
+        if not re.fullmatch("[A-Za-z0-9]+", label):  # what BIDS calls a label
             raise SubjectNotFoundError(
                 f"subject {value!r} is not a subject label; write 'sub-03' or '03', or 'all'"
             )
     return tuple(sorted(set(labels)))
 
 
-def _read_values(name: str, given: object) -> tuple[str, ...] | None:
-    if given is None:
-        return None
+def _read_values(name: str, given: object) -> tuple[str, ...]:
     values = _read_strings(name, given)
     if not values:
         raise SelectionError(f"{name} is an empty list; leave it out to select every {name}")
@@ -181,20 +143,12 @@ def _read_values(name: str, given: object) -> tuple[str, ...] | None:
     return tuple(bare)
 
 
-def _write_value(name: str, value: str) -> str:
-    """Return `value` as it was given: bare, but for one that would be taken for a full token."""
-    prefix = "." if name == "extension" else f"{name}-" if name in ENTITIES else None
-    return prefix + value if prefix and value.startswith(prefix) else value
-
-
 def _read_strings(name: str, given: object) -> list[str]:
     """Return the strings of a filter; anything else, such as the number 1 for "01", is refused."""
     is_many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
-    values = list(given) if is_many else [given]  # type: ignore[call-overload]
-    strings = []
+    values: list[Any] = list(given) if is_many else [given]  # type: ignore[call-overload]
     for value in values:
         if not isinstance(value, str):
             example = "sub-03" if name == "subject" else str(value)
-            raise TypeError(f"{name}={value!r} is not a string; put it in quotes: {example!r}")
-        strings.append(value)
-    return strings
+            raise InputTypeError(f"{name}={value!r} is not a string; put it in quotes: {example!r}")
+    return values

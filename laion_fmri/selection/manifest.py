@@ -10,7 +10,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from laion_fmri import __version__
+from laion_fmri.base.files import StrPath, write_atomically
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.config import StrPath
 from laion_fmri.errors import ManifestError
 from laion_fmri.folder.obstacles import find_flaw
 
@@ -89,13 +88,9 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
         time = _format_time(entry.last_modified)
         writer.writerow(entry._replace(last_modified=time, sha256=entry.sha256 or ""))  # type: ignore[arg-type]
     file = Path(file)
-    scratch = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        scratch.write_bytes(text.getvalue().encode())
-        scratch.replace(file)
+        write_atomically(file, text.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
         raise ManifestError(
             f"the manifest {file} cannot be written: {error.strerror}; name a file in a folder that"
             " exists and can be written"

@@ -1,23 +1,22 @@
-"""``status()``: what of a selection is here, by subject and session. Reads, and never writes."""
+"""A selection by subject and session, compared with what is here. Reads, and never writes."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from laion_fmri import dataset
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.check.inventory import NOTHING_HELD_OUT
-from laion_fmri.config import StrPath, find_data_dir
-from laion_fmri.errors import DataDirError, list_some
-from laion_fmri.selection.bids import parse_key
-from laion_fmri.selection.filters import AVERAGES, FILTERS, Selection, Values
+from laion_fmri.config import check_readable, find_data_dir
+from laion_fmri.dataset import NOTHING_HELD_OUT
+from laion_fmri.errors import list_some
+from laion_fmri.selection.filters import AVERAGES, Selection
 from laion_fmri.selection.table import Row, find_keys
+from laion_fmri.settings import Settings, Values, spell_command, spell_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +28,93 @@ STATES: tuple[State, ...] = get_args(State)
 ROOT, STIMULI = "root", "stimuli"
 
 
+class Keyed(Protocol):
+    """Anything that is about one key."""
+
+    @property
+    def key(self) -> str:
+        """The key."""
+
+    @property
+    def sub(self) -> str | None:
+        """The label of its subject."""
+
+    @property
+    def ses(self) -> str | None:
+        """The label of its session."""
+
+
+_Keyed = TypeVar("_Keyed", bound=Keyed)
+
+
+class Place(NamedTuple):
+    """A subject and a session, or what belongs to no subject."""
+
+    sub: str | None
+    ses: str
+
+    @property
+    def subject(self) -> str:
+        """The subject in words, such as ``sub-03`` or ``root files``."""
+        if self.sub is not None:
+            return f"sub-{self.sub}"
+        return "root files" if self.ses == ROOT else self.ses
+
+    @property
+    def session(self) -> str:
+        """The session in words, such as ``ses-01`` or ``averages``; empty without a subject."""
+        if self.sub is None:
+            return ""
+        return self.ses if self.ses == AVERAGES else f"ses-{self.ses}"
+
+    @property
+    def name(self) -> str:
+        """Both in words, such as ``sub-03 ses-01``."""
+        return f"{self.subject} {self.session}".rstrip()
+
+
+def by_session(items: Iterable[_Keyed]) -> dict[Place, list[_Keyed]]:
+    """Group `items` by subject and session, sorted: averages last, and then what has no subject."""
+    groups: dict[Place, list[_Keyed]] = {}
+    for item in items:
+        if item.key.startswith(dataset.STIMULI_PREFIX):
+            place = Place(None, STIMULI)
+        elif "/" not in item.key:
+            place = Place(None, ROOT)
+        else:
+            place = Place(item.sub, item.ses or AVERAGES)
+        groups.setdefault(place, []).append(item)
+    places = sorted(groups, key=lambda place: (place.sub or "~", order_session(place.ses)))
+    return {place: groups[place] for place in places}
+
+
+def order_session(label: str) -> tuple[bool, bool, int, str]:
+    """Order labels as numbers where they are numbers, the averages last."""
+    is_number = label.isascii() and label.isdigit()
+    return label == AVERAGES, not is_number, int(label) if is_number else 0, label
+
+
+def name_sessions(sessions: Iterable[str]) -> str:
+    """Return sorted labels of sessions in ranges: ``ses-01 to 04, 06, averages``."""
+    runs: list[list[str]] = []
+    rest = []
+    for label in sessions:
+        if not label.isdecimal():
+            rest += [label if label in ("", AVERAGES, ROOT, STIMULI) else f"ses-{label}"]
+        elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
+            runs[-1].append(label)
+        else:
+            runs.append([label])
+    named = []
+    for run in runs:
+        named += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
+    if named:
+        named[0] = f"ses-{named[0]}"
+    return ", ".join([*named, *rest])
+
+
 class Cell(NamedTuple):
-    """What is here of one subject and session; the columns are those of :func:`status`."""
+    """What is here of one subject and session; see :func:`laion_fmri.status.status`."""
 
     sub: str | None
     ses: str
@@ -42,15 +126,18 @@ class Cell(NamedTuple):
     state: State
 
     @property
+    def place(self) -> Place:
+        """The subject and the session."""
+        return Place(self.sub, self.ses)
+
+    @property
     def name(self) -> str:
         """The subject and the session in words, such as ``sub-03 ses-01`` or ``root files``."""
-        if self.sub is None:
-            return "root files" if self.ses == ROOT else self.ses
-        return f"sub-{self.sub} {name_session(self.ses)}"
+        return self.place.name
 
 
 class Total(NamedTuple):
-    """Files and bytes of several cells that may be had, and those that are here and complete."""
+    """Files and bytes that are public, and those of them that are here and complete."""
 
     files: int
     bytes: int
@@ -66,17 +153,17 @@ class Total(NamedTuple):
         return "<1%" if 0 < share < 0.01 else f"{min(99, int(100 * share))}%"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Overview:
     """A selection, compared with the data directory.
 
     Attributes
     ----------
+    settings : Settings
+        The selection as it was given.
     data_dir : path
     bucket : str
         In words, where the listing is from.
-    config : mapping
-        The selection as it was given: subject, filters, ``include_stimuli`` and ``data_dir``.
     compared : datetime
         When, in UTC.
     cells : list of Cell
@@ -87,9 +174,9 @@ class Overview:
         What the user should know, such as filter values that match nothing.
     """
 
+    settings: Settings
     data_dir: Path
     bucket: str
-    config: Mapping[str, Any]
     compared: datetime
     cells: list[Cell]
     rows: list[list[Row]]
@@ -104,7 +191,7 @@ class Overview:
     def sessions(self) -> list[str]:
         """The labels of the sessions of all subjects, sorted, without the averages."""
         found = {cell.ses for cell in self.cells if cell.sub is not None} - {AVERAGES}
-        return sorted(found, key=_order_session)
+        return sorted(found, key=order_session)
 
     @property
     def grid(self) -> dict[tuple[str, str], Cell]:
@@ -114,14 +201,12 @@ class Overview:
     def count(self, subject: str | None = None) -> Total:
         """Add up the cells of `subject`, or all, without what is held out."""
         found = [cell for cell in self.cells if cell.state != "held out"]
-        if subject is not None:
-            found = [cell for cell in found if cell.sub == subject]
-        return _add_up(found)
+        return add_up(cell for cell in found if subject in (None, cell.sub))
 
     def totals(self) -> dict[str, Total]:
         """Return the totals by name: each subject, root files, stimuli, and ``all``, the last."""
         totals = {f"sub-{subject}": self.count(subject) for subject in self.subjects}
-        totals |= {cell.name: _add_up([cell]) for cell in self.cells if cell.sub is None}
+        totals |= {cell.name: add_up([cell]) for cell in self.cells if cell.sub is None}
         return totals | {"all": self.count()}
 
     def suggest_command(self) -> tuple[str, str]:
@@ -130,24 +215,18 @@ class Overview:
             return f"none of it is public; ask for access at {dataset.REQUEST_URL}", ""
         todo = [cell for cell in self.cells if cell.state in ("partial", "missing")]
         if not todo:
-            words = ["verify", *self.spell_options()]
-            return "everything is here; to check the content as well:", _join(words)
+            command = spell_command("verify", self.settings)
+            return "everything is here; to check the content as well:", command
         wanted = list(dict.fromkeys(cell.sub for cell in todo if cell.sub is not None))
         subjects = None if wanted in ([], self.subjects) else [f"sub-{label}" for label in wanted]
-        return "to fetch what is missing:", _join(["download", *self.spell_options(subjects)])
+        return "to fetch what is missing:", spell_command("download", self.settings, subjects)
 
-    def spell_options(self, subjects: Sequence[str] | None = None) -> list[str]:
+    def spell_options(self, subjects: Values = None) -> list[str]:
         """Return the selection as options of the command, for other `subjects` if given."""
-        words = ["--subject", *(subjects or _as_list(self.config["subject"]))]
-        for name in FILTERS:
-            if values := _as_list(self.config.get(name)):
-                words += [f"--{name}", *values]
-        words += ["--include-stimuli"] * bool(self.config.get("include_stimuli"))
-        given = self.config.get("data_dir")
-        return words if given is None else [*words, "--data-dir", os.fspath(given)]
+        return spell_options(self.settings, subjects)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the cells as a DataFrame with the columns of :func:`status`."""
+        """Return the cells as a DataFrame, see :func:`laion_fmri.status.status`."""
         import pandas as pd
 
         return pd.DataFrame(self.cells, columns=list(Cell._fields))
@@ -165,132 +244,33 @@ class Overview:
         }
 
 
-def status(
-    subject: Values = "all",
-    ses: Values = None,
-    task: Values = None,
-    space: Values = None,
-    desc: Values = None,
-    stat: Values = None,
-    suffix: Values = None,
-    extension: Values = None,
-    include_stimuli: bool = False,
-    *,
-    data_dir: StrPath | None = None,
-) -> pd.DataFrame:
-    """Compare a selection with what is in the data directory; nothing is written.
-
-    Parameters
-    ----------
-    subject, ses, task, space, desc, stat, suffix, extension, include_stimuli
-        As for :func:`laion_fmri.download.download`, but that all subjects are the default.
-    data_dir : path, optional
-        The chosen data directory by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each subject and session, with the columns
-
-        - ``sub``, ``ses``: labels, such as ``"03"`` and ``"01"``; ``ses`` is ``"averages"`` for
-          files without a session, and where there is no subject (``sub`` is missing) ``"root"`` or
-          ``"stimuli"``;
-        - ``files``, ``bytes``: in the bucket, as far as they are selected;
-        - ``local_files``, ``local_bytes``: those of them that are here, in exactly that size;
-        - ``partial_files``: those that are here in another size;
-        - ``state``: ``complete``, ``partial`` (some of it is here), ``missing``, or ``held out``
-          (listed, but not given out by the bucket; it counts what is here all the same).
+def take_overview(settings: Settings) -> Overview:
+    """Compare a selection with the data directory; all subjects are the default.
 
     Raises
     ------
-    SubjectNotFoundError, SelectionError, TypeError
-        If the selection is malformed or selects nothing.
-    DataDirNotSetError, DataDirError
-        If no data directory is chosen, or it cannot be read.
-    BucketError
-        If the bucket cannot be listed.
-
-    Warns
-    -----
-    SelectionWarning
-        If a filter value matches nothing, or a folder cannot be looked into.
+    LaionFmriError
+        As :func:`laion_fmri.status.status`.
     """
-    import warnings
-
-    from laion_fmri.errors import SelectionWarning
-
-    overview = take_overview(dict(locals()))
-    for text in overview.warnings:
-        warnings.warn(text, SelectionWarning, stacklevel=2)
-    return overview.to_frame()
-
-
-def take_overview(config: Mapping[str, Any]) -> Overview:
-    """Compare a selection with the data directory.
-
-    Parameters
-    ----------
-    config : mapping
-        ``subject``, the filters, ``include_stimuli`` and ``data_dir``; any may be absent.
-
-    Raises
-    ------
-    LaionFmriError, TypeError
-        As in :func:`status`.
-    """
-    data_dir, _ = find_data_dir(config.get("data_dir"))
+    data_dir, _ = find_data_dir(settings.data_dir)
     check_readable(data_dir)
-    given = {**config, "subject": "all" if config.get("subject") is None else config["subject"]}
-    public = Selection.from_config(given)
-    bucket = Bucket.from_config({})
-    # What is held out is listed like all else, and told apart here.
-    table = find_keys(Selection.from_config({**given, **NOTHING_HELD_OUT}), bucket, data_dir)
-    groups: dict[tuple[str | None, str], list[Row]] = {}
-    for row in table.rows:
-        groups.setdefault(_find_place(row), []).append(row)
+    settings = replace(settings, subject=settings.subject or "all")
+    bucket = Bucket.from_settings(settings)
+    # What is held out is listed like all else, and told apart below.
+    selection = Selection.from_settings(settings)
+    table = find_keys(selection, replace(NOTHING_HELD_OUT, trees=settings.trees), bucket, data_dir)
     cells, rows = [], []
-    for place in sorted(groups, key=lambda place: (place[0] or "~", _order_session(place[1]))):
-        held = [row for row in groups[place] if public.is_held_out(row.key, parse_key(row.key))]
-        open_ = [row for row in groups[place] if row not in held] if held else groups[place]
-        cells.append(_count(place, open_ or held, is_held_out=not open_))
-        rows.append(open_ or held)
+    for place, group in by_session(table.rows).items():
+        public = [row for row in group if not settings.facts.is_held_out(row.key, row.ses)]
+        cells.append(count_cell(place, public or group, is_held_out=not public))
+        rows.append(public or group)
     now = datetime.now(UTC)
     complaints = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
-    return Overview(data_dir, str(bucket), given, now, cells, rows, complaints)
+    return Overview(settings, data_dir, str(bucket), now, cells, rows, complaints)
 
 
-def check_readable(data_dir: Path) -> None:
-    """Refuse a data directory that is not there or cannot be looked into; it may be read-only.
-
-    Raises
-    ------
-    DataDirError
-    """
-    if not data_dir.is_dir():
-        what = "is a file" if data_dir.exists() else "does not exist"
-        raise DataDirError(f"the data directory {data_dir} {what}; name another with --data-dir")
-    if not os.access(data_dir, os.R_OK | os.X_OK):
-        raise DataDirError(f"the data directory {data_dir} is not readable; change its permissions")
-
-
-def name_session(label: str) -> str:
-    """Return ``ses-01`` for ``01``, and ``averages`` for itself."""
-    return label if label == AVERAGES else f"ses-{label}"
-
-
-def _find_place(row: Row) -> tuple[str | None, str]:
-    if row.key.startswith(dataset.STIMULI_PREFIX):
-        return None, STIMULI
-    return (None, ROOT) if "/" not in row.key else (row.sub, row.ses or AVERAGES)
-
-
-def _order_session(label: str) -> tuple[bool, bool, int, str]:
-    """Order labels as numbers where they are numbers, the averages last."""
-    is_number = label.isascii() and label.isdigit()
-    return label == AVERAGES, not is_number, int(label) if is_number else 0, label
-
-
-def _count(place: tuple[str | None, str], rows: Sequence[Row], *, is_held_out: bool) -> Cell:
+def count_cell(place: Place, rows: Sequence[Row], *, is_held_out: bool = False) -> Cell:
+    """Count what is here of the `rows` of a subject and session."""
     here = [row.size for row in rows if row.status == "complete"]
     partial = sum(row.status == "partial" for row in rows)
     state: State = "partial" if here or partial else "missing"
@@ -298,6 +278,12 @@ def _count(place: tuple[str | None, str], rows: Sequence[Row], *, is_held_out: b
     state = "held out" if is_held_out else state
     total = sum(row.size for row in rows)
     return Cell(*place, len(rows), total, len(here), sum(here), partial, state)
+
+
+def add_up(cells: Iterable[Cell]) -> Total:
+    """Return the total of `cells`."""
+    sums = [sum(column) for column in zip(*(cell[2:6] for cell in cells), strict=True)]
+    return Total(*sums) if sums else Total(0, 0, 0, 0)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
@@ -308,7 +294,7 @@ def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
             os.stat(os.path.join(folder, "."))  # noqa: PTH116, PTH118 - the same
         except PermissionError:
             closed.append(os.path.relpath(folder, data_dir))
-        except OSError:  # not there
+        except OSError:  # missing
             continue
     if not closed:
         return []
@@ -316,20 +302,11 @@ def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
     return [f"may not look into {named}: counted as missing; change the permissions"]
 
 
-def _add_up(cells: Sequence[Cell]) -> Total:
-    return Total(
-        sum(cell.files for cell in cells),
-        sum(cell.bytes for cell in cells),
-        sum(cell.local_files for cell in cells),
-        sum(cell.local_bytes for cell in cells),
-    )
-
-
-def _as_list(values: Values) -> list[str]:
-    if values is None:
-        return []
-    return [values] if isinstance(values, str) else list(values)
-
-
-def _join(words: Sequence[str]) -> str:
-    return shlex.join(["laion-fmri", *words])
+def count_holdings(rows: Iterable[Row]) -> list[Cell]:
+    """Count `rows` by subject and session, what has no subject first, as ``averages``."""
+    groups: dict[Place, list[Row]] = {}
+    for place, group in by_session(rows).items():
+        where = place if place.sub is not None else Place(None, AVERAGES)
+        groups.setdefault(where, []).extend(group)
+    places = sorted(groups, key=lambda place: (place.sub or "", place.ses))
+    return [count_cell(place, groups[place]) for place in places]

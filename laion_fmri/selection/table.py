@@ -6,20 +6,19 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from laion_fmri import dataset
+from laion_fmri.base.bids import HELP, Parsed, parse_key
+from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
-from laion_fmri.config import StrPath, get_data_dir
+from laion_fmri.dataset import Facts
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
-from laion_fmri.folder.obstacles import Ground, find_conflicts, find_flaw
-from laion_fmri.selection.bids import Parsed, parse_key
+from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_flaw
 from laion_fmri.selection.completion import remember_listing
 from laion_fmri.selection.filters import Selection, explain_unmatched
 
@@ -33,46 +32,84 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class Row(NamedTuple):
-    """One row of the key table; the columns are those of :func:`key_table`."""
+    """One selected object: as it was listed, what its key says, its local path and its state."""
 
-    key: str
-    size: int
-    etag: str
-    last_modified: datetime
-    sub: str | None
-    ses: str | None
-    task: str | None
-    space: str | None
-    desc: str | None
-    stat: str | None
-    suffix: str | None
-    extension: str | None
+    listed: ListedObject
+    parsed: Parsed
     path: str
     status: Status
 
+    @property
+    def key(self) -> str:
+        """The key."""
+        return self.listed.key
 
-@dataclass
+    @property
+    def size(self) -> int:
+        """Bytes in the bucket."""
+        return self.listed.size
+
+    @property
+    def sub(self) -> str | None:
+        """The label of the subject."""
+        return self.parsed.sub
+
+    @property
+    def ses(self) -> str | None:
+        """The label of the session."""
+        return self.parsed.ses
+
+    def to_record(self) -> dict[str, Any]:
+        """Return column -> value, in the order of :data:`COLUMNS`."""
+        values = self.listed._asdict() | self.parsed._asdict()
+        values |= {"path": self.path, "status": self.status}
+        return {name: values[name] for name in COLUMNS}
+
+
+#: The columns of the key table. Entities that came later stand behind the status, so that those
+#: before it keep their place.
+COLUMNS = (*ListedObject._fields, *list(HELP)[:8], "path", "status", *list(HELP)[8:])
+
+
+@dataclass(frozen=True)
 class Table:
-    """The rows of a selection, sorted by key, and what there is to say about them."""
+    """The rows of a selection, sorted by key, and what there is to say about them.
 
-    rows: list[Row]
-    #: Key and size (bytes) of every object of the walked trees, selected or not: the listing that a
-    #: plan is checked against.
-    listed: dict[str, int] = field(default_factory=dict)
-    #: The prefixes of these trees.
-    trees: list[str] = field(default_factory=list)
-    #: What the user should know: values that match nothing, held-out sessions by name.
-    warnings: list[str] = field(default_factory=list)
-    #: What is worth saying once, such as what is held out of every selection.
-    notes: list[str] = field(default_factory=list)
-    #: The selected keys that cannot be files on every disk, and why not.
-    refused: dict[str, str] = field(default_factory=dict)
+    Attributes
+    ----------
+    rows : tuple of Row
+    listed : mapping of str to int
+        Key and size (bytes) of every object of the listed trees, selected or not: the listing that
+        a plan is checked against.
+    trees : tuple of str
+        The prefixes of these trees.
+    warnings : tuple of str
+        What the user should know: values that match nothing, held-out sessions by name.
+    notes : tuple of str
+        What is worth saying once, such as what is held out of every selection.
+    refused : mapping of str to str
+        The selected keys that cannot be files on every disk, and why not.
+    changed : mapping of str to str
+        The keys whose version in a manifest the bucket no longer has, and what has changed.
+    sha256 : mapping of str to str
+        What a manifest says of the content of an object, by key.
+    """
+
+    rows: tuple[Row, ...] = ()
+    listed: Mapping[str, int] = field(default_factory=dict)
+    trees: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the rows as a DataFrame with the columns of :func:`key_table`."""
+        """Return the rows as a DataFrame with the columns of :func:`laion_fmri.keys.key_table`."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows, columns=list(Row._fields))
+        records = [row.to_record().values() for row in self.rows]
+        return pd.DataFrame(records, columns=list(COLUMNS))
 
     def incomplete(self) -> list[Row]:
         """Return the rows whose file is missing or partial."""
@@ -82,16 +119,21 @@ class Table:
     def obstacles(self) -> dict[str, str]:
         """What keeps a key from being fetched, by key; nothing of it is ours to remove."""
         rows = self.incomplete()
-        ground = Ground(rows[0].path.removesuffix(rows[0].key)) if rows else Ground()
-        found = {row.key: ground.find_obstacle(row.path) for row in rows}
-        return {key: obstacle for key, obstacle in found.items() if obstacle}
+        found = Obstacles(rows[0].path.removesuffix(rows[0].key)) if rows else Obstacles()
+        reasons = {row.key: self.changed.get(row.key) or found.find(row.path) for row in rows}
+        return {key: reason for key, reason in reasons.items() if reason}
 
-    def compare_again(self) -> None:
-        """Look anew at the files that were not complete: another run may have brought some."""
-        self.rows = [
-            row if row.status == "complete" else row._replace(status=compare(row.path, row.size))
-            for row in self.rows
-        ]
+    def compare_again(self) -> Table:
+        """Return the table with the files that were not complete looked at again."""
+        return replace(
+            self,
+            rows=tuple(
+                row
+                if row.status == "complete"
+                else row._replace(status=compare(row.path, row.size))
+                for row in self.rows
+            ),
+        )
 
     def partial_paths(self) -> list[str]:
         """Return the paths of the files whose size is wrong, and that can be replaced."""
@@ -100,129 +142,71 @@ class Table:
             row.path for row in rows if row.key not in self.obstacles and Path(row.path).is_file()
         ]
 
-    def announce(self) -> None:
+    def announce(self, stacklevel: int = 4) -> None:
         """Issue the warnings as Python warnings, and log the notes."""
         for text in self.warnings:
-            warnings.warn(text, SelectionWarning, stacklevel=3)
+            warnings.warn(text, SelectionWarning, stacklevel=stacklevel)
         for text in self.notes:
             logger.info(text)
 
 
-def key_table(
-    subject: str | Iterable[str],
-    *,
-    ses: str | Iterable[str] | None = None,
-    task: str | Iterable[str] | None = None,
-    space: str | Iterable[str] | None = None,
-    desc: str | Iterable[str] | None = None,
-    stat: str | Iterable[str] | None = None,
-    suffix: str | Iterable[str] | None = None,
-    extension: str | Iterable[str] | None = None,
-    include_stimuli: bool = False,
-    data_dir: StrPath | None = None,
-) -> pd.DataFrame:
-    """List the bucket and return one row per selected object, sorted by key.
-
-    Parameters
-    ----------
-    subject : str or list of str
-        ``"sub-03"``, ``"03"``, a list of them, or ``"all"``.
-    ses, task, space, desc, stat, suffix, extension : str or list of str, optional
-        Filters. The values of one are alternatives; all filters have to pass. A bare value and a
-        full token (``"01"``, ``"ses-01"``) are the same. A key that does not carry the entity
-        passes, except for `ses`: there, ``"averages"`` selects the keys without a session. Naming
-        a session brings along the mean-R2 map of each subject, whatever the other filters say.
-    include_stimuli : bool
-        Whether to add all of ``stimuli/``; the filters do not thin it.
-    data_dir : path, optional
-        Where the files are or will be; the chosen data directory by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``key``, ``size`` (bytes), ``etag``, ``last_modified`` (UTC), ``sub``, ``ses``,
-        ``task``, ``space``, ``desc``, ``stat``, ``suffix``, ``extension`` (bare values, missing
-        where the key does not carry them), ``path`` (local), and ``status``: ``missing``,
-        ``partial`` (there, but not of the bucket's size) or ``complete``.
+@pause_collector()
+def find_keys(selection: Selection, facts: Facts, bucket: Bucket, data_dir: StrPath) -> Table:
+    """List the trees of the selected subjects, once, and return the table of what is selected.
 
     Raises
     ------
-    SubjectNotFoundError, TypeError
-        If a subject is unknown or malformed.
-    SelectionError
-        If the filters select nothing.
-    BucketError
-        If the bucket cannot be listed.
-    DataDirNotSetError
-        If no data directory is given or chosen.
-
-    Warns
-    -----
-    SelectionWarning
-        If a filter value matches nothing, or names a held-out session.
+    SubjectNotFoundError, SelectionError, BucketError
+        As :func:`laion_fmri.keys.key_table`.
     """
-    config = {name: value for name, value in locals().items() if name != "data_dir"}
-    selection = Selection.from_config(config)
-    table = find_keys(selection, Bucket.from_config({}), get_data_dir(data_dir))
-    table.announce()
-    return table.to_frame()
-
-
-@pause_collector()
-def find_keys(selection: Selection, bucket: Bucket, data_dir: StrPath) -> Table:
-    """List what `selection` walks, once, and return its table; see :func:`key_table`."""
-    listed = _list_trees(selection, bucket)
+    listed = _list_trees(selection, facts, bucket)
     remember_listing(bucket, [item.key for item in listed.brain], selection.subjects)
-    return choose_rows(listed, selection, data_dir)
+    return choose_rows(listed, selection, facts, data_dir)
 
 
-def choose_rows(listed: Listed, selection: Selection, data_dir: StrPath) -> Table:
-    """Return the table of what `selection` keeps of a listing; see :func:`key_table`."""
+def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: StrPath) -> Table:
+    """Return the table of what `selection` keeps of a listing; see :func:`find_keys`."""
     parsed = [(item, parse_key(item.key)) for item in listed.brain]
     matched = [(item, p) for item, p in parsed if selection.matches(p)]
-    others = [(item, parse_key(item.key)) for item in listed.others]
-    held_out = [(item, p) for item, p in matched if selection.is_held_out(item.key, p)]
-    notes, complaints = _explain_held_out(
-        selection,
-        {p.ses for _, p in held_out} - {None},
-        [item.key for item in (*listed.brain, *listed.others)],
-    )
-    complaints += _explain_filters(selection, [p for _, p in parsed], listed.subjects)
-    if listed.brain and len(matched) == len(held_out):
+    held_out = {p.ses for item, p in matched if facts.is_held_out(item.key, p.ses)}
+    everything = [*listed.brain, *listed.others]
+    walked = {item.key: item.size for item in everything}
+    notes, complaints = _explain_held_out(selection, facts, held_out - {None}, walked)
+    complaints += _explain_filters(selection, facts, [p for _, p in parsed], listed.subjects)
+    if listed.brain and all(facts.is_held_out(item.key, p.ses) for item, p in matched):
         complaints = complaints or ["each filter matches something, but no key matches them all"]
         raise SelectionError("; ".join(["the selection matches nothing", *complaints]))
     chosen = {item.key: (item, p) for item, p in matched}
     chosen |= {item.key: (item, p) for item, p in parsed if selection.is_pinned(p)}
-    chosen |= {item.key: (item, p) for item, p in others}
+    chosen |= {item.key: (item, parse_key(item.key)) for item in listed.others}
     root = os.fspath(data_dir)
-    walked = {item.key: item.size for item in (*listed.brain, *listed.others)}
     conflicts = find_conflicts(walked)
     rows, refused = [], {}
     for key in sorted(chosen):
         item, p = chosen[key]
-        if selection.is_held_out(key, p):
+        if facts.is_held_out(key, p.ses):
             continue
         if flaw := find_flaw(key) or conflicts.get(key):
             refused[key] = flaw
             continue
         path = os.path.join(root, key)  # noqa: PTH118 - a Path per row is a third of the time
-        rows.append(Row(*item, *p, path, compare(path, item.size)))
+        rows.append(Row(item, p, path, compare(path, item.size)))
     if refused:
         complaints.append(_explain_refused(refused))
-    return Table(rows, walked, listed.trees, complaints, notes, refused)
+    return Table(tuple(rows), walked, tuple(listed.trees), tuple(complaints), tuple(notes), refused)
 
 
 def compare(path: str, size: int) -> Status:
     """Compare the local file with the object's `size` in bytes."""
     try:
         found = os.stat(path)  # noqa: PTH116 - once per key, 100,000 times over
-    except OSError:  # not there, or not to be looked at: the attempt to write it will say why
+    except OSError:  # missing or unreadable: the attempt to write it will say why
         return "missing"
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
 
 
 class Listed(NamedTuple):
-    """What there is to choose from: subjects, the prefixes walked, brain data, and the rest."""
+    """What there is to choose from: subjects, the prefixes listed, brain data, and the rest."""
 
     subjects: list[str]
     trees: list[str]
@@ -230,24 +214,19 @@ class Listed(NamedTuple):
     others: list[ListedObject]
 
 
-def _list_trees(selection: Selection, bucket: Bucket) -> Listed:
+def _list_trees(selection: Selection, facts: Facts, bucket: Bucket) -> Listed:
     subjects = selection.subjects
     if subjects is None:
         subjects = tuple(list_subjects(bucket))
-    prefixes = {
-        subject: [tree.format(subject=f"sub-{subject}") for tree in selection.trees]
-        for subject in subjects
-    }
+    prefixes = {subject: facts.trees_of(subject) for subject in subjects}
     walked = list(dict.fromkeys(prefix for trees in prefixes.values() for prefix in trees))
     # The root's own files take one shallow listing; the stimuli, where asked for, one deep one.
     extra = [("", False)] + [(dataset.STIMULI_PREFIX, True)] * selection.include_stimuli
-    jobs = [(prefix, True) for prefix in walked] + extra
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        listings = list(pool.map(lambda job: list(bucket.list_objects(job[0], deep=job[1])), jobs))
+    listings = bucket.list_many([*((prefix, True) for prefix in walked), *extra])
     found = dict(zip(walked, listings[: len(walked)], strict=True))
     for subject, trees in prefixes.items():
         if not any(found[prefix] for prefix in trees):
-            raise _unknown_subject(subject, bucket)
+            raise explain_unknown_subject(subject, str(bucket), list_subjects(bucket))
     root, *stimuli = listings[len(walked) :]
     others = [item for item in root if item.key in dataset.ROOT_FILES]
     others += [item for listing in stimuli for item in listing]
@@ -266,19 +245,22 @@ def list_subjects(bucket: Bucket) -> list[str]:
     return labels
 
 
-def _unknown_subject(subject: str, bucket: Bucket) -> SubjectNotFoundError:
-    there_is = list_some([f"sub-{label}" for label in list_subjects(bucket)])
-    return SubjectNotFoundError(f"subject 'sub-{subject}' is not in {bucket}; there is: {there_is}")
+def explain_unknown_subject(
+    subject: str, where: str, existing: Iterable[str]
+) -> SubjectNotFoundError:
+    """Return the error for a subject that is not in the bucket or the manifest `where`."""
+    there_is = list_some([f"sub-{label}" for label in existing]) or "none at all"
+    return SubjectNotFoundError(f"subject 'sub-{subject}' is not in {where}; there is: {there_is}")
 
 
 def _explain_held_out(
-    selection: Selection, sessions: set[str | None], listed: Sequence[str]
+    selection: Selection, facts: Facts, sessions: set[str | None], listed: Mapping[str, int]
 ) -> tuple[list[str], list[str]]:
     """Return the notes and the warnings that call for what the bucket does not give out."""
-    named = [ses for ses in selection.filters.get("ses", ()) if ses in selection.held_out_sessions]
+    named = [ses for ses in selection.sessions if ses in facts.held_out_sessions]
     ask = f"ask for access at {dataset.REQUEST_URL}"
     left_out = [f"ses-{ses}" for ses in sorted(map(str, sessions)) if ses not in named]
-    left_out += sorted(set(selection.restricted_keys).intersection(listed))
+    left_out += sorted(set(facts.restricted_keys).intersection(listed))
     notes = [f"left out, not being public: {', '.join(left_out)}; {ask}"] if left_out else []
     if not named:
         return notes, []
@@ -295,13 +277,13 @@ def _explain_refused(refused: Mapping[str, str]) -> str:
 
 
 def _explain_filters(
-    selection: Selection, parsed: Sequence[Parsed], subjects: Sequence[str]
+    selection: Selection, facts: Facts, parsed: Sequence[Parsed], subjects: Sequence[str]
 ) -> list[str]:
     """Return a warning for each filter value that no key carries."""
     where = list_some([f"sub-{subject}" for subject in subjects])
+    held_out = facts.held_out_sessions
     return [
         explain_unmatched(name, value, where, existing)
-        for name, value, existing in selection.find_unmatched(parsed)
-        # What is held out is told elsewhere.
-        if not (name == "ses" and value in selection.held_out_sessions)
+        for name, value, existing in selection.find_unmatched(parsed, held_out)
+        if not (name == "ses" and value in held_out)  # those have a warning of their own
     ]

@@ -13,12 +13,12 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from laion_fmri import __version__, dataset
+from laion_fmri.base.text import format_size
 from laion_fmri.errors import LaionFmriError
 from laion_fmri.selection.overview import Cell, Overview, Total
 from laion_fmri.selection.table import Row
 from laion_fmri.show.page_style import STYLE
 from laion_fmri.show.picture import add_legend, add_picture, find_folders
-from laion_fmri.units import format_size
 
 #: Nothing but the style and the empty icon (https://www.w3.org/TR/CSP3/).
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -134,7 +134,7 @@ def _add_kinds(main: Element, overview: Overview) -> None:
             if cell.sub is None:
                 kind = cell.name
             else:
-                kind = " / ".join(part for part in (row.desc, row.suffix) if part)
+                kind = " / ".join(part for part in (row.parsed.desc, row.parsed.suffix) if part)
             kinds.setdefault(kind or "no name", []).append(row)
     totals = [(kind, _count(rows)) for kind, rows in kinds.items()]
     totals.sort(key=lambda pair: (-pair[1].bytes, pair[0]))

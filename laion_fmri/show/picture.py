@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
+from laion_fmri.base.text import format_size
 from laion_fmri.selection.filters import AVERAGES
 from laion_fmri.selection.overview import STATES, Cell, Overview
-from laion_fmri.units import format_size
 
 #: Sides of a cell and its distance to the next, in units of the picture, which are pixels where the
 #: page has room for it.

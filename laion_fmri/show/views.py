@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.show.progress import Pace, Running, State, find_pause
-from laion_fmri.units import format_seconds, format_share, format_size, shorten
+from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
+from laion_fmri.run.monitor import Running, State
+from laion_fmri.show.pace import Pace, find_pause
 
 if TYPE_CHECKING:
     from rich.console import Console

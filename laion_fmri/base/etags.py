@@ -10,15 +10,16 @@ its content, but nobody can read such an object anonymously.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from io import FileIO
 from itertools import chain
 from typing import Any
 
-from laion_fmri.config import StrPath
+from laion_fmri.base.files import StrPath
 
 MIB = 2**20
 #: Part sizes that programs choose by themselves, in bytes, the most usual first.
@@ -184,6 +185,20 @@ class Hasher:
                 raise CancelledError
             yield self._own.buffer[:count]
             left = None if left is None else left - count
+
+
+def hash_files(paths: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the SHA-256 of the files `paths`, by key, or None for one that cannot be read."""
+
+    def hash_one(path: str) -> str | None:
+        try:
+            return hasher.hash_whole(path, "sha256")
+        except OSError:
+            return None
+
+    n_jobs = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_jobs) as pool, Hasher(n_jobs) as hasher:
+        return dict(zip(paths, pool.map(hash_one, paths.values()), strict=True))
 
 
 def _md5(data: bytes = b"") -> Any:

@@ -1,7 +1,12 @@
-"""Sizes, times and names as a person reads them; sizes in decimal units, as S3 and disks have."""
+"""Sizes, times and names as a person reads them, and what a mistyped name may have meant.
+
+Sizes are in decimal units, as S3 and disks have them.
+"""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from itertools import pairwise
 
 _UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB"]
@@ -53,3 +58,21 @@ def shorten(text: str, width: int) -> str:
     head = (width - 1) // 3
     tail = set_cell_size(text[::-1], width - 1 - head).rstrip(" ")[::-1]
     return f"{set_cell_size(text, head).rstrip(' ')}…{tail}"
+
+
+def find_near(value: str, existing: Iterable[str]) -> list[str]:
+    """Return up to three of `existing` that `value` may have meant, sorted."""
+    known = list(existing)
+    folded = value.casefold()
+    alike = {name for name in known if folded in name.casefold()}
+    by_fold = {name.casefold(): name for name in known}
+    alike |= {by_fold[f] for f in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.7)}
+    if value.isdigit():
+        alike |= {name for name in known if name.isdigit() and int(name) == int(value)}
+    return sorted(alike)[:3]
+
+
+def suggest(value: str, existing: Iterable[str]) -> str:
+    """Return ``did you mean ...? `` for what `value` may have meant, or nothing."""
+    near = find_near(value, existing)
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""

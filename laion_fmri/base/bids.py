@@ -1,0 +1,72 @@
+"""An object key and the BIDS entities, suffix and extension that it carries. Pure functions."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, NamedTuple, get_type_hints
+
+
+class Parsed(NamedTuple):
+    """What a key says about itself; ``None`` where it does not carry the entity.
+
+    This is the one list of entities: parser, filters, columns, flags and docs follow it, with the
+    text beside each as its help. New ones go to the end, since callers know the columns by number.
+    """
+
+    sub: Annotated[str | None, "subjects, such as sub-03"]
+    ses: Annotated[
+        str | None, 'sessions, such as ses-01; "averages" selects the files without a session'
+    ]
+    task: Annotated[str | None, "tasks, such as images"]
+    space: Annotated[str | None, "spaces, such as T1w"]
+    desc: Annotated[str | None, "descriptions, such as SingletrialBetas"]
+    stat: Annotated[str | None, "statistics, such as effect"]
+    suffix: Annotated[str | None, "suffixes, such as statmap or trials"]
+    extension: Annotated[str | None, "extensions, such as nii.gz or tsv"]
+
+
+#: Name of each field -> what a filter on it names.
+HELP: dict[str, str] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(Parsed, include_extras=True).items()
+}
+#: Those that are written ``name-value`` in a key.
+ENTITIES = tuple(name for name in HELP if name not in ("suffix", "extension"))
+#: The filters of ``download()``, in the order of its arguments; the subject is none of them.
+FILTERS = tuple(name for name in HELP if name != "sub")
+
+
+def parse_key(key: str) -> Parsed:
+    """Read the entities of `key` from its directories and its file name alike.
+
+    The suffix is the last ``_`` part of the name before its first dot, the extension all after that
+    dot. Where a directory and the file name disagree, the file name, being nearer, is believed.
+
+    Examples
+    --------
+    >>> parse_key("derivatives/x/sub-03/ses-01/func/sub-03_ses-01_desc-R2_statmap.nii.gz").desc
+    'R2'
+    >>> parse_key("derivatives/atlases/sub-03/rois/V1.nii.gz").suffix
+    'V1'
+    """
+    directory, _, name = key.rpartition("/")
+    stem, _, extension = name.partition(".")
+    found: dict[str, str | None] = dict(_directory_entities(directory))
+    _read_entities(stem, found)
+    found["suffix"] = stem.rpartition("_")[2] or None
+    found["extension"] = extension or None
+    return Parsed._make(map(found.get, HELP))
+
+
+@lru_cache(maxsize=4096)  # thousands of keys share a few hundred directories
+def _directory_entities(directory: str) -> tuple[tuple[str, str | None], ...]:
+    found: dict[str, str | None] = {}
+    for part in directory.split("/"):
+        _read_entities(part, found)
+    return tuple(found.items())
+
+
+def _read_entities(text: str, found: dict[str, str | None]) -> None:
+    for token in text.split("_"):
+        entity, _, value = token.partition("-")
+        if value and entity in ENTITIES:
+            found[entity] = value

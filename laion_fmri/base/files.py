@@ -1,0 +1,23 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+StrPath = str | os.PathLike[str]
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write `file` so that a reader sees the old or the new content, never a part."""
+    # Its name is shortened, since it has to be a name as well.
+    scratch = file.with_name(f"{file.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        scratch.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,106 @@
+"""One aws process: started in a clean environment, watched, and ended if it falls silent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from laion_fmri.fetch.aws import make_environment
+
+#: Seconds between two looks at what has arrived.
+TICK = 0.5
+#: Seconds more that aws has for its first byte: to start can take that long on a busy machine.
+START = 5.0
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def run_aws(
+    command: Sequence[str],
+    config: Path,
+    stall_timeout: float,
+    look: Callable[[str], object],
+) -> str:
+    """Run aws once; return what it complains of, if anything.
+
+    Parameters
+    ----------
+    command
+        The program and its arguments.
+    config
+        Its configuration file.
+    stall_timeout
+        Seconds without a byte after which it is ended.
+    look
+        Called again and again with what aws has said so far. Returns something that changes
+        whenever a byte arrives, or None to end aws.
+    """
+    # Not on the disk of the data: aws has to be able to say that this one is full.
+    with tempfile.TemporaryFile("w+", errors="replace") as messages:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=make_environment(config),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                stderr=messages,
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            return f"the AWS CLI {command[0]} cannot be started: {error.strerror}"
+        try:
+            stalled = _wait_for(process, messages.fileno(), stall_timeout, look)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        messages.seek(0)
+        said = messages.read()
+    sys.stderr.write(said)
+    if stalled:
+        return f"{said}\nno byte has arrived for {stall_timeout:g} s".strip()
+    if process.returncode == 0 and not said:
+        return ""
+    return said or f"aws ended with exit status {process.returncode}"
+
+
+def _wait_for(
+    process: subprocess.Popen[Any],
+    messages: int,
+    stall_timeout: float,
+    look: Callable[[str], object],
+) -> bool:
+    """Wait for `process`, or until it is not wanted; return whether it was silent for too long."""
+    seen = look("")
+    heard = time.monotonic() + START  # by then aws has begun
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=TICK)
+        now = look(_peek(messages))
+        if now is None:
+            return False
+        if now != seen:
+            seen, heard = now, time.monotonic()
+        elif time.monotonic() - heard > stall_timeout:
+            return True
+    return False
+
+
+def _peek(file: int) -> str:
+    """Read what another process is writing to `file`, without moving its place in it."""
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end aws if this process is killed, where the kernel knows how to (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)

@@ -1,0 +1,59 @@
+"""Which keys a process is fetching, so that no other one does. Only the standard library.
+
+Where a file system has no locks, everyone is taken to be alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from laion_fmri.config import STATE_DIR
+
+#: What a lock that another process holds is refused with.
+_HELD = (errno.EAGAIN, errno.EACCES)
+
+
+class Claims:
+    """The keys that this process is fetching, so that no other one does meanwhile.
+
+    Each is a locked byte of one file, at a place made of the key: there is no file for each, and
+    nothing that a killed process could leave behind. A process makes one of these for a data
+    directory, since to close one would give up the locks of all.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._file: IO[bytes] | None = None
+        with contextlib.suppress(OSError):
+            self._file = (data_dir / STATE_DIR / "claims").open("ab")
+            os.fchmod(self._file.fileno(), 0o666)  # all who share the folder have to lock it
+
+    def take(self, keys: Iterable[str]) -> list[str]:
+        """Claim those of `keys` that nobody else has claimed, and return them."""
+        return [key for key in keys if self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)]
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Give up the claims on `keys`."""
+        for key in keys:
+            self._lock(key, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give up all claims."""
+        if self._file:
+            self._file.close()
+
+    def _lock(self, key: str, operation: int) -> bool:
+        if self._file is None:
+            return True
+        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+        try:
+            fcntl.lockf(self._file, operation, 1, place)
+        except OSError as error:
+            return error.errno not in _HELD
+        return True

@@ -1,0 +1,112 @@
+"""What the bucket has beyond a selection, listed when a pipeline asks for it.
+
+Only the main process of a run lists; the other ones read what it has found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+from laion_fmri.base.bids import Parsed, parse_key
+from laion_fmri.base.files import write_atomically
+from laion_fmri.folder.obstacles import find_conflicts, is_safe_key
+from laion_fmri.run.run_folder import RunFolder
+from laion_fmri.selection.table import list_subjects
+
+
+class Listing:
+    """The sizes of all objects that a run knows, and of those that it is asked for.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    is_main : bool
+        Whether this is the process that was started by hand.
+    """
+
+    def __init__(self, folder: RunFolder, *, is_main: bool) -> None:
+        self._folder = folder
+        self._is_main = is_main
+        self._looked: set[str] = set()
+        self._conflicts: dict[str, str] | None = None
+        self._keys: dict[str, list[tuple[str, Parsed]]] = {}
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, int], dict[str, int]]:
+        if self._is_main and (self._folder.sizes or self._folder.others):
+            return dict(self._folder.sizes), dict(self._folder.others)
+        return self._folder.saved_sizes
+
+    @property
+    def selected(self) -> dict[str, int]:
+        """The size in bytes of every object of the selection, by key."""
+        return self._known[0]
+
+    def find_size(self, key: str) -> int | None:
+        """Return the size of `key` in bytes, or None if the bucket does not have it.
+
+        Outside what was listed, the main process lists the folder of the key, once.
+        """
+        if not is_safe_key(key):
+            return None
+        for known in self._known:
+            if key in known:
+                return known[key]
+        if not key.startswith(self._folder.trees):
+            self._look(key.rpartition("/")[0] + "/" if "/" in key else "", deep=False)
+        return self._known[1].get(key)
+
+    @cached_property
+    def subjects(self) -> list[str]:
+        """The labels of all subjects of the bucket."""
+        file = Path(self._folder.path, "subjects.json")
+        if not self._is_main:
+            return list(json.loads(file.read_text())) if file.exists() else []
+        labels = list_subjects(self._folder.bucket)
+        write_atomically(file, json.dumps(labels))
+        return labels
+
+    def list_subject(self, label: str) -> list[tuple[str, Parsed]]:
+        """Return the keys of all public objects of the subject `label`, parsed and sorted."""
+        if label not in self._keys:
+            self._keys[label] = list(self._list_subject(label))
+        return self._keys[label]
+
+    def _list_subject(self, label: str) -> Iterator[tuple[str, Parsed]]:
+        facts = self._folder.facts
+        trees = tuple(facts.trees_of(label))
+        for tree in trees:
+            if tree not in self._folder.trees:
+                self._look(tree, deep=True)
+        for key in sorted(key for key in chain(*self._known) if key.startswith(trees)):
+            parsed = parse_key(key)
+            refused = not is_safe_key(key) or key in self.find_conflicts()
+            if not (refused or facts.is_held_out(key, parsed.ses)):
+                yield key, parsed
+
+    def find_conflicts(self) -> dict[str, str]:
+        """Return what of all that is listed cannot be side by side on every disk, and why not."""
+        if self._conflicts is None:
+            self._conflicts = find_conflicts(chain(*self._known))
+        return self._conflicts
+
+    def _look(self, prefix: str, *, deep: bool) -> None:
+        """List `prefix` once in a run; the other processes read what the main one has found."""
+        name = hashlib.sha256(f"{deep}{prefix}".encode()).hexdigest()[:16]
+        if name in self._looked:
+            return
+        self._looked.add(name)
+        found = Path(self._folder.path, f"found-{name}.json")
+        if self._is_main:
+            listed = self._folder.bucket.list_objects(prefix, deep=deep)
+            sizes = {item.key: item.size for item in listed}
+            write_atomically(found, json.dumps(sizes))
+        else:
+            sizes = json.loads(found.read_text()) if found.exists() else {}
+        self._known[1].update(sizes)
+        self._conflicts = None

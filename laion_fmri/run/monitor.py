@@ -1,0 +1,136 @@
+"""How far a run is: what its transfers have recorded, and what they have on disk by now."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from laion_fmri.fetch.job import Job
+from laion_fmri.fetch.outcomes import OutcomeReader
+from laion_fmri.fetch.transfer import JOB
+from laion_fmri.run.run_folder import RunFolder
+from laion_fmri.selection.table import Row
+
+
+class Running(NamedTuple):
+    """A transfer under way: its object or batch, and its own bytes, and files if it is a batch."""
+
+    name: str
+    bytes: int
+    total_bytes: int
+    files: int = 0
+    total_files: int = 1
+
+
+class Progress(NamedTuple):
+    """Files and bytes done, and of how many."""
+
+    files: int
+    total_files: int
+    bytes: int
+    total_bytes: int
+
+
+class State(NamedTuple):
+    """The same of a run that fetches; how many files have failed, and what is under way."""
+
+    files: int
+    total_files: int
+    bytes: int
+    total_bytes: int
+    failed: int = 0
+    running: tuple[Running, ...] = ()
+
+
+class Monitor:
+    """Measures a run again and again, reading only what its transfers have added meanwhile.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    rows : sequence of Row
+        The rows of it that are not complete, in bytes what is to come.
+    """
+
+    def __init__(self, folder: RunFolder, rows: Sequence[Row]) -> None:
+        self._folder = folder
+        self._sizes = {row.key: row.size for row in rows}
+        self._total = sum(self._sizes.values())
+        self._jobs = {job.name: job for job in folder.jobs}
+        self._homes = {key: job.name for job in folder.jobs for key, _ in job.objects}
+        self._outcomes: dict[str, str] = {}
+        self._reader = OutcomeReader(Path(folder.path, "outcomes"))
+        self._files: Counter[str] = Counter()  # fetched, by job
+        self._bytes: Counter[str] = Counter()
+        self._failed = 0
+
+    def measure(self) -> State:
+        """Look at the disk and return how far the run is."""
+        for key, said in self._reader.read():
+            self._note(key, said.outcome)
+        staged = count_staged_bytes(self._folder)
+        running = [
+            self._describe(self._jobs[name], count)
+            for name, count in staged.items()
+            if name in self._jobs
+        ]
+        done = self._bytes.total() + sum(staged.values())
+        return State(
+            self._files.total(),
+            len(self._sizes),
+            min(done, self._total),
+            self._total,
+            self._failed,
+            tuple(running),
+        )
+
+    def _note(self, key: str, outcome: str) -> None:
+        """Count the outcome of `key`; the latest one is what counts."""
+        before = self._outcomes.get(key)
+        if key not in self._sizes or outcome == before:
+            return
+        self._outcomes[key] = outcome
+        step = (outcome == "fetched") - (before == "fetched")
+        home = self._homes.get(key, "")
+        self._files[home] += step
+        self._bytes[home] += step * self._sizes[key]
+        self._failed += (outcome != "fetched") - (before not in (None, "fetched"))
+
+    def _describe(self, job: Job, staged: int) -> Running:
+        name = job.objects[0][0].rpartition("/")[2] if job.prefix is None else job.prefix
+        done = min(self._bytes[job.name] + staged, job.bytes)
+        return Running(name, done, job.bytes, self._files[job.name], len(job.objects))
+
+
+def count_staged_bytes(folder: RunFolder) -> dict[str, int]:
+    """Count the bytes on disk of the transfers that are under way, by the name of their job.
+
+    The job of one that has just begun is not known yet; its name is empty.
+    """
+    partial = Path(folder.data_dir, ".laion_fmri", "partial")
+    counts: dict[str, int] = {}
+    for staging in sorted(partial.glob(f"{Path(folder.path).name}-*")):
+        try:
+            job = (staging / JOB).read_text()
+        except OSError:
+            job = ""
+        counts[job] = counts.get(job, 0) + _count_bytes(staging)
+    return counts
+
+
+def _count_bytes(staging: Path) -> int:
+    total = 0
+    for folder, _, names in os.walk(staging):
+        for name in names:
+            # Beside the objects there are only files of ours, of a few bytes.
+            if folder == str(staging) and not name.startswith("object"):
+                continue
+            with suppress(OSError):
+                found = Path(folder, name).stat()
+                # Parts arrive out of order, so the length alone would promise too much.
+                total += min(found.st_size, found.st_blocks * 512)
+    return total

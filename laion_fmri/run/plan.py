@@ -1,0 +1,182 @@
+"""From settings to a plan, and from a plan to the folder of a run that carries it out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from laion_fmri.bucket.listing import Bucket
+from laion_fmri.config import check_data_dir, get_data_dir, is_writable, state_dir
+from laion_fmri.fetch.aws import find_aws_command
+from laion_fmri.folder.disk_space import check_room
+from laion_fmri.folder.kept import clear_up
+from laion_fmri.folder.licences import check_licenses
+from laion_fmri.folder.presence import Presence, mark_alive
+from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
+from laion_fmri.run.run_folder import RunFolder
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.manifest_run import find_table
+from laion_fmri.selection.table import Table
+from laion_fmri.settings import NO_SUBJECT, Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is for: its settings, and the table of what they select.
+
+    Attributes
+    ----------
+    settings : Settings
+    data_dir : Path
+        Absolute, but for a pipeline that has its data beside its results.
+    bucket : Bucket
+    table : Table
+        Compared with the disk.
+    is_first : bool
+        Whether this is the first run in the data directory.
+    """
+
+    settings: Settings
+    data_dir: Path
+    bucket: Bucket
+    table: Table
+    is_first: bool = False
+
+    @property
+    def wanted(self) -> list[tuple[str, int]]:
+        """The keys, and the sizes in bytes, that are to be fetched and can be."""
+        blocked = self.table.obstacles
+        return [(row.key, row.size) for row in self.table.incomplete() if row.key not in blocked]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who fetches: how many at once, and where.
+
+    Attributes
+    ----------
+    workers : int
+        Jobs that run at once.
+    on_cluster : bool
+        Whether the rules' jobs are sent to other machines.
+    fetches_here : bool
+        Whether the fetch jobs stay on the machine that submits, all the same.
+    find_aws : bool
+        Whether the AWS CLI has to be on this machine, and not in the rule's own environment.
+    """
+
+    workers: int
+    on_cluster: bool = False
+    fetches_here: bool = False
+    find_aws: bool = True
+
+
+def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection | None, Path]:
+    """Check what can be checked without the network; return the selection and the data directory.
+
+    A pipeline may say ``none`` as its subject: then there is no selection.
+    """
+    selection = None if settings.subject == NO_SUBJECT else Selection.from_settings(settings)
+    data_dir = data_dir or get_data_dir(settings.data_dir)
+    check_data_dir(data_dir)
+    check_licenses(settings.include_stimuli, data_dir)
+    return selection, data_dir
+
+
+def plan_run(
+    settings: Settings, selection: Selection | None, data_dir: Path, *, reads_only: bool = False
+) -> Plan:
+    """Clear up after runs that were killed, list the bucket, and compare it with the disk.
+
+    Parameters
+    ----------
+    settings, selection, data_dir
+        As :func:`prepare` returns them.
+    reads_only
+        Whether nothing may be changed: a dry run.
+
+    Raises
+    ------
+    LaionFmriError
+        If the selection cannot be used, or the bucket not be listed.
+    """
+    bucket = Bucket.from_settings(settings)
+    is_first = not state_dir(data_dir).exists()
+    if not reads_only:
+        clear_up(data_dir)
+    table = find_table(settings, selection, bucket, data_dir) if selection else Table()
+    return Plan(settings, data_dir, bucket, table, is_first)
+
+
+def open_run(
+    plan: Plan, path: Path, crew: Crew, skip: Collection[str] = ()
+) -> tuple[RunFolder, Table, Presence | None]:
+    """Share out what `plan` wants as jobs; return the run's folder, which is not written yet.
+
+    Parameters
+    ----------
+    path
+        Where the run's folder is to be.
+    skip
+        Keys that the jobs of another module of the same pipeline bring.
+
+    Returns
+    -------
+    RunFolder
+    Table
+        That of the plan, compared with the disk again.
+    Presence or None
+        The sign that the run is alive; close it in the end.
+
+    Raises
+    ------
+    NoSpaceError
+        If the disk has no room for it, unless ``space_check`` is false.
+    AwsNotFoundError
+        If there is something to fetch, and no AWS CLI.
+    """
+    settings = plan.settings
+    if crew.find_aws and plan.wanted:
+        find_aws_command()
+    # Mark this run alive before comparing again: files that another run has fetched meanwhile
+    # count as complete, and it now keeps a hard link to each new one.
+    presence = mark_alive(path)
+    plan = Plan(settings, plan.data_dir, plan.bucket, plan.table.compare_again())
+    table = plan.table
+    wanted = [item for item in plan.wanted if item[0] not in skip]
+    slots = settings.fetch_workers if crew.fetches_here and crew.on_cluster else None
+    workers = slots or crew.workers
+    if crew.on_cluster and not slots:
+        jobs = plan_for_cluster(wanted, list(table.listed), table.trees)
+    else:
+        jobs = plan_jobs(wanted, list(table.listed), workers, os.cpu_count() or 1, table.trees)
+    if settings.space_check and is_writable(plan.data_dir):
+        check_room(plan.data_dir, [size for job in jobs for _, size in job.objects])
+    sizes = {row.key: row.size for row in table.rows if row.key not in table.obstacles}
+    folder = RunFolder(
+        str(path),
+        str(plan.data_dir),
+        plan.bucket,
+        settings.facts,
+        jobs=tuple(jobs),
+        trees=table.trees,
+        stall_timeout=settings.stall_timeout,
+        max_bandwidth=share_bandwidth(settings, min(workers, len(jobs))),
+        single_bandwidth=share_bandwidth(settings, workers),
+        slots=slots,
+        keeps=crew.on_cluster,
+        presence=str(presence.path) if presence else None,
+        rule_dir=str(plan.data_dir),
+        sizes=sizes,
+        others={key: size for key, size in table.listed.items() if key not in sizes},
+        modified={row.key: int(row.listed.last_modified.timestamp()) for row in table.incomplete()},
+    )
+    return folder, table, presence
+
+
+def share_bandwidth(settings: Settings, at_once: int) -> int | None:
+    """Return what one of `at_once` transfers may take, in bytes per second; None for no limit."""
+    limit = settings.max_bandwidth
+    return max(1, int(limit * 1e6 / max(1, at_once))) if limit else None

@@ -1,0 +1,179 @@
+"""What the rules of the workflow ask: inputs, outputs, logs, and whether a file is to be fetched.
+
+Sizes decide. Snakemake only sees whether a file exists and how old it is, so the input of a rule is
+computed: nothing for a missing file, a stamp that is newer for a file of the wrong size, and for a
+complete file a path that cannot exist, so that Snakemake takes it for a source file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from laion_fmri import dataset
+from laion_fmri.base.bids import parse_key
+from laion_fmri.base.text import format_size
+from laion_fmri.errors import SelectionError
+from laion_fmri.fetch.job import PROGRAM, Job
+from laion_fmri.folder.licences import check_licenses
+from laion_fmri.folder.obstacles import find_obstacle
+from laion_fmri.run.jobs import make_single
+from laion_fmri.run.listing import Listing
+from laion_fmri.run.run_folder import RunFolder, write_stamp
+from laion_fmri.selection.table import compare
+
+#: The input of a complete target: no rule can make it.
+COMPLETE = "/dev/null/complete"
+
+
+class Rules:
+    """The questions of the rules about one module, answered from its run folder.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    is_main : bool
+        Whether this is the process that was started by hand: it alone lists the bucket.
+    runs_single : bool
+        Whether this process was started to fetch an object that is in no job.
+    obstacles : mapping of str to str
+        What keeps a key of the selection from being fetched, in words.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        is_main: bool = False,
+        runs_single: bool = False,
+        obstacles: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.is_main = is_main
+        self.runs_single = runs_single
+        self.obstacles = dict(obstacles or {})
+        self.listing = Listing(folder, is_main=is_main)
+        self._stale: set[str] = set()
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The planned jobs that this process has rules for, the largest first."""
+        return self.folder.jobs
+
+    @property
+    def stamp(self) -> str:
+        """A file that is written anew whenever a target has the wrong size."""
+        return self._inside("stamp")
+
+    def _inside(self, name: str) -> str:
+        return f"{self.folder.rule_dir}/.laion_fmri/{name}"
+
+    def paths(self) -> list[str]:
+        """Return the local path of every target of the selection."""
+        return [f"{self.folder.rule_dir}/{key}" for key in self.listing.selected]
+
+    def outputs(self, job: Job) -> list[str]:
+        """Return the outputs of a planned job."""
+        return [f"{self.folder.rule_dir}/{key}" for key, _ in job.objects]
+
+    def needs(self, key: str) -> str | list[str]:
+        """Return the input of the rule that fetches `key`: it decides whether the rule runs.
+
+        Raises
+        ------
+        SelectionError
+            If the object is listed but not given out, or something is in its place on disk.
+        LicenseNotAcceptedError
+            If it is one of the stimuli, and their licence has not been accepted.
+        """
+        if not self.is_main:  # the main process has decided: what this one is for is to be fetched
+            return [] if self.runs_single else COMPLETE
+        size = self.listing.find_size(key)
+        if size is None:
+            return COMPLETE
+        path = f"{self.folder.data_dir}/{key}"
+        status = compare(path, size)
+        if status == "complete":
+            return COMPLETE
+        if self.folder.facts.is_held_out(key, parse_key(key).ses):
+            raise SelectionError(
+                f"{key} is held out: listed, but not given out; ask at {dataset.REQUEST_URL}"
+            )
+        if conflict := self.listing.find_conflicts().get(key):
+            raise SelectionError(f"{key!r} {conflict}, and is not fetched")
+        if obstacle := self.obstacles.get(key) or find_obstacle(path, self.folder.data_dir):
+            raise SelectionError(f"{key}: {obstacle}")
+        check_licenses(key.startswith(dataset.STIMULI_PREFIX), self.folder.data_dir)
+        if status == "missing":
+            return []
+        if key not in self._stale:
+            self._stale.add(key)
+            write_stamp(self.folder.data_dir, [path])
+        return self.stamp
+
+    def needs_of(self, job: Job) -> list[str]:
+        """Return the input of a planned job: the stamp if any of its files has the wrong size."""
+        stale = self.is_main and any(
+            compare(f"{self.folder.data_dir}/{key}", size) == "partial" for key, size in job.objects
+        )
+        return [self.stamp] if stale else []
+
+    def log(self, name: str) -> str:
+        """Return the log of a rule; `name` may have wildcards."""
+        return self._inside(f"logs/{name}")
+
+    def describe(self, job: Job) -> str:
+        """Say what a planned job fetches: a line, and in a dry run each object of a batch."""
+        size = format_size(job.bytes)
+        if job.prefix is None:
+            return f"fetch {job.objects[0][0]} ({size})"
+        text = f"fetch {len(job.objects):,} objects below {job.prefix or 'the root'} ({size})"
+        if not _is_dry_run(sys.argv):
+            return text
+        return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
+
+    def describe_single(self, key: str) -> str:
+        """Return, as JSON, what the transfer of the single object `key` has to know."""
+        spec = self.folder.specify(make_single(key, self.listing.find_size(key) or 0))
+        return replace(spec, max_bandwidth=self.folder.single_bandwidth).to_json()
+
+    def name_single(self, wildcards: Any) -> str:
+        """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""
+        return f"{wildcards.key} ({format_size(self.listing.find_size(wildcards.key) or 0)})"
+
+
+def transfer_command() -> list[str]:
+    """Return the command that runs one fetch job, without its arguments."""
+    return [sys.executable, os.fspath(PROGRAM)]
+
+
+def load_rules(path: Path, *, is_main: bool, rules: Sequence[str] | None = None) -> Rules:
+    """Return the rules of the run whose folder is at `path`.
+
+    Parameters
+    ----------
+    rules
+        Names of the rules that this process may run; all by default. A pipeline may have put a
+        prefix before them.
+    """
+    names = None if rules is None else [find_job(rule) for rule in rules]
+    folder = RunFolder.load(path, lambda name: names is None or name in names)
+    return Rules(folder, is_main=is_main, runs_single="object" in (names or ()))
+
+
+def find_job(rule: str) -> str:
+    """Return the name of a job from that of its rule, to which a pipeline may have added."""
+    planned = re.search("(batch|object)_[0-9a-f]{10}", rule)
+    if planned:
+        return planned[0]
+    return "object" if "fetch_object" in rule else rule
+
+
+def _is_dry_run(argv: Sequence[str]) -> bool:
+    """Whether Snakemake's command line asks for a dry run, which it does not tell its rules."""
+    return any(re.fullmatch("--dry-?run|-[a-zA-Z]{0,3}n[a-zA-Z]{0,3}", word) for word in argv)

@@ -1,0 +1,160 @@
+"""The folder of a run: its jobs, and what the processes that Snakemake starts have to know.
+
+The main process writes it; all others, which Snakemake starts for its jobs, read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from laion_fmri.base.files import write_atomically
+from laion_fmri.bucket.listing import Bucket
+from laion_fmri.dataset import Facts
+from laion_fmri.fetch.job import Job, JobSpec
+from laion_fmri.folder.disk_space import STOP
+from laion_fmri.settings import Values
+
+#: What a run folder of its own says that it is.
+TABLE = "table.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run leaves for the processes of its jobs.
+
+    Attributes
+    ----------
+    path, data_dir : str
+        The folder itself, and where the files go.
+    bucket : Bucket
+    facts : Facts
+    subject, ses
+        What a pipeline's inputs are of, where they do not say: as in its configuration.
+    jobs : tuple of Job
+        What the rules fetch: in the main process all of it, elsewhere what that process is for.
+    trees : tuple of str
+        The prefixes that were listed.
+    stall_timeout, max_bandwidth, keeps, presence
+        For the transfers, see :class:`laion_fmri.fetch.job.JobSpec`.
+    single_bandwidth : int or None
+        The same limit for objects that only a pipeline names, of which any number may be under way.
+    slots : int or None
+        Transfers at once on a machine that submits to a cluster.
+    rule_dir : str
+        `data_dir` as the rules spell it, to which Snakemake may add a prefix.
+    sizes, others : mapping of str to int
+        The size in bytes of every object of the selection, and of what was listed beside it; a
+        process that has not listed the bucket reads them when it needs them.
+    modified : mapping of str to int
+        When each object that is to be fetched was changed, in seconds since 1970.
+    """
+
+    path: str
+    data_dir: str
+    bucket: Bucket
+    facts: Facts
+    subject: Values = None
+    ses: Values = None
+    jobs: tuple[Job, ...] = ()
+    trees: tuple[str, ...] = ()
+    stall_timeout: float = 60.0
+    max_bandwidth: int | None = None
+    single_bandwidth: int | None = None
+    slots: int | None = None
+    keeps: bool = False
+    presence: str | None = None
+    rule_dir: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    others: Mapping[str, int] = field(default_factory=dict)
+    modified: Mapping[str, int] = field(default_factory=dict)
+
+    def specify(self, job: Job) -> JobSpec:
+        """Return what the transfer of `job` has to know."""
+        return JobSpec(
+            job,
+            self.bucket.name,
+            self.data_dir,
+            self.path,
+            {key: self.modified[key] for key, _ in job.objects if key in self.modified},
+            self.stall_timeout,
+            self.max_bandwidth,
+            self.keeps,
+            self.presence,
+        )
+
+    def job_file(self, job: Job) -> str:
+        """Return the file with what the transfer of a planned job has to know."""
+        return f"{self.path}/{job.name}.json"
+
+    def save(self) -> None:
+        """Write everything; what an earlier run of the same folder has recorded goes."""
+        folder = Path(self.path)
+        shutil.rmtree(folder / "outcomes", ignore_errors=True)
+        (folder / STOP).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for job in self.jobs:
+            write_atomically(Path(self.job_file(job)), self.specify(job).to_json())
+        write_atomically(folder / "sizes.json", json.dumps([self.sizes, self.others]))
+        content = {name: getattr(self, name) for name in _WRITTEN}
+        content |= {"bucket": asdict(self.bucket), "facts": asdict(self.facts)}
+        content["jobs"] = [job.name for job in self.jobs]
+        write_atomically(folder / TABLE, json.dumps(content))
+
+    @classmethod
+    def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> RunFolder:
+        """Read what the main process of a run has written to `path`.
+
+        Parameters
+        ----------
+        wanted
+            Says of the name of a job whether this process needs it.
+        """
+        content: dict[str, Any] = json.loads((path / TABLE).read_text())
+        files = [path / f"{name}.json" for name in content["jobs"] if wanted(name)]
+        jobs = [JobSpec.from_json(file.read_text()).job for file in files if file.exists()]
+        bucket, facts = Bucket(**content.pop("bucket")), content.pop("facts")
+        facts = Facts(**{name: tuple(values) for name, values in facts.items()})
+        made = cls(**{**content, "bucket": bucket, "facts": facts, "jobs": tuple(jobs)})
+        return replace(made, path=str(path), trees=tuple(made.trees))
+
+    @cached_property
+    def saved_sizes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """`sizes` and `others` as they were saved; loading the rest does not read them."""
+        try:
+            selected, others = json.loads(Path(self.path, "sizes.json").read_text())
+        except FileNotFoundError:
+            return {}, {}
+        return selected, others
+
+
+#: The fields that are saved as they are.
+_WRITTEN = (
+    *("path", "data_dir", "subject", "ses", "trees", "stall_timeout", "max_bandwidth"),
+    *("single_bandwidth", "slots", "keeps", "presence", "rule_dir"),
+)
+
+
+def write_stamp(data_dir: str, partial: Iterable[str]) -> None:
+    """Make the stamp newer than the files `partial`, if there are any.
+
+    It gets new content, since Snakemake ignores a mere change of its time. A broken file whose time
+    is in the future is set back.
+    """
+    files = [Path(path) for path in partial]
+    if not files:
+        return
+    stamp = Path(data_dir, ".laion_fmri", "stamp")
+    stamp.parent.mkdir(exist_ok=True)
+    write_atomically(stamp, f"{time.time_ns()}\n")
+    now = stamp.stat().st_mtime
+    for file in files:
+        if file.is_file() and file.lstat().st_mtime >= now:
+            os.utime(file, (now - 1, now - 1), follow_symlinks=False)
