@@ -308,10 +308,10 @@ def test_the_page_names_sessions_in_ranges(whole, tmp_path):
     """Thirty missing sessions are a range; every other one is named."""
     assert run_command("status", "--html", tmp_path / "page.html").returncode == 0
     text = (tmp_path / "page.html").read_text()
-    assert "sub-01</strong> ses-01 to ses-30, averages: 31 files, 217 bytes" in text
-    assert "sub-05</strong> ses-01, ses-03, ses-05" in text
-    assert "ses-27, ses-29 to ses-30" not in text
-    assert "ses-27, ses-29, ses-30, averages: 17 files" in text
+    assert "sub-01</strong> ses-01 to 30, averages: 31 files, 217 bytes" in text
+    assert "sub-05</strong> ses-01, 03, 05" in text
+    assert "27, 29 to 30" not in text
+    assert "27, 29, 30, averages: 17 files" in text
 
 
 def test_a_narrow_terminal_folds_the_grid(whole):
@@ -476,7 +476,7 @@ def test_the_page_shows_the_grid_in_a_browser(page, data):
         assert (int(width), int(width)) == (seen["width"], seen["scroll"])
         assert (seen["loaded"], seen["scripts"], seen["titled"]) == ([], 0, True)
         assert BETAS in seen["text"]
-        assert "ses-01, ses-02, ses-04" in seen["text"]
+        assert "ses-01, 02, 04" in seen["text"]
         folders = [unquote(urlsplit(x).path) for x in seen["links"] if x.startswith("file:")]
         assert {str(data / GLM / "ses-01/func"), str(data)} < set(folders)
         assert [folder for folder in folders if not Path(folder).is_dir()] == []

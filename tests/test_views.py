@@ -36,7 +36,8 @@ from helpers import (
 )
 from rich.cells import cell_len
 
-from laion_fmri.commands.overview import group_rows, name_sessions
+from laion_fmri.commands.overview import group_rows
+from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.show.progress import Monitor, Pace, Running, State, find_pause
 from laion_fmri.show.views import make_screen

@@ -73,6 +73,8 @@ def make_plan(rows: Sequence[Row]) -> Table:
 
 def group_rows(rows: Iterable[Row]) -> list[Group]:
     """Group the rows of a selection, sorted: by session if they are of one subject, else by it."""
+    from laion_fmri.selection.overview import name_sessions
+
     by_subject: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row.sub is None:
@@ -93,25 +95,6 @@ def group_rows(rows: Iterable[Row]) -> list[Group]:
             rest = [row for ses in sessions for row in found[ses]]
             groups.append(Group(name, name_sessions(sessions), rest))
     return groups
-
-
-def name_sessions(sessions: Iterable[str]) -> str:
-    """Return sorted labels of sessions in ranges: ``ses-01 to 04, 06, averages``."""
-    runs: list[list[str]] = []
-    rest = []
-    for label in sessions:
-        if not label.isdecimal():
-            rest += [label if label in ("", AVERAGES) else f"ses-{label}"]
-        elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
-            runs[-1].append(label)
-        else:
-            runs.append([label])
-    named = []
-    for run in runs:
-        named += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
-    if named:
-        named[0] = f"ses-{named[0]}"
-    return ", ".join([*named, *rest])
 
 
 def _count(rows: Sequence[Row]) -> list[str]:

@@ -274,8 +274,27 @@ def check_readable(data_dir: Path) -> None:
 
 
 def name_session(label: str) -> str:
-    """Return ``ses-01`` for ``01``, and ``averages`` for itself."""
-    return label if label == AVERAGES else f"ses-{label}"
+    """Return ``ses-01`` for ``01``; ``averages``, and nothing, for themselves."""
+    return label if label in ("", AVERAGES) else f"ses-{label}"
+
+
+def name_sessions(sessions: Iterable[str]) -> str:
+    """Return sorted labels of sessions in ranges: ``ses-01 to 04, 06, averages``."""
+    runs: list[list[str]] = []
+    rest = []
+    for label in sessions:
+        if not label.isdecimal():
+            rest.append(name_session(label))
+        elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
+            runs[-1].append(label)
+        else:
+            runs.append([label])
+    named = []
+    for run in runs:
+        named += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
+    if named:
+        named[0] = f"ses-{named[0]}"
+    return ", ".join([*named, *rest])
 
 
 def _find_place(row: Row) -> tuple[str | None, str]:

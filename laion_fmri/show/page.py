@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from laion_fmri import __version__, dataset
 from laion_fmri.errors import LaionFmriError
-from laion_fmri.selection.overview import Cell, Overview, Total
+from laion_fmri.selection.overview import Cell, Overview, Total, name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.show.page_style import STYLE
 from laion_fmri.show.picture import add_legend, add_picture, find_folders
@@ -197,31 +197,13 @@ def _add_gaps(main: Element, overview: Overview) -> None:
             line = SubElement(items, "li")
             add(line, "strong", "no subject" if sub is None else f"sub-{sub}")
             files, size = sum(c.files for c in cells), format_size(sum(c.bytes for c in cells))
-            line[0].tail = f" {_name_places(cells)}: {files:,} files, {size}"
+            names = ", ".join(c.name for c in cells)
+            places = names if sub is None else name_sessions(c.ses for c in cells)
+            line[0].tail = f" {places}: {files:,} files, {size}"
     advice, command = overview.suggest_command()
     add(section, "p", advice[:1].upper() + advice[1:])
     if command:
         add(SubElement(section, "pre"), "code", command)
-
-
-def _name_places(cells: Sequence[Cell]) -> str:
-    """Name the sessions of a subject, three and more that follow each other as a range."""
-    names: list[str] = []
-    run: list[str] = []
-    for cell in cells:
-        if cell.sub is None or not cell.ses.isdecimal():
-            names.append(cell.name.partition(" ")[2] if cell.sub else cell.name)
-            run = []
-            continue
-        if not (run and int(cell.ses) == int(run[-1]) + 1):
-            run = []
-        run.append(cell.ses)
-        if len(run) > 2:
-            del names[-2 if len(run) == 3 else -1 :]
-            names.append(f"ses-{run[0]} to ses-{run[-1]}")
-        else:
-            names.append(f"ses-{cell.ses}")
-    return ", ".join(names)
 
 
 def _add_partial(items: Element, overview: Overview, cell: Cell, rows: Sequence[Row]) -> None:
