@@ -48,6 +48,11 @@ class Cell(NamedTuple):
             return "root files" if self.ses == ROOT else self.ses
         return f"sub-{self.sub} {name_session(self.ses)}"
 
+    @property
+    def total(self) -> Total:
+        """Its files and bytes alone."""
+        return Total(self.files, self.bytes, self.local_files, self.local_bytes)
+
 
 class Total(NamedTuple):
     """Files and bytes of several cells that may be had, and those that are here and complete."""
@@ -58,12 +63,18 @@ class Total(NamedTuple):
     local_bytes: int
 
     @property
+    def share(self) -> float:
+        """The share that is here, by bytes, or by files where all are empty."""
+        if self.local_files == self.files:
+            return 1.0
+        return self.local_bytes / self.bytes if self.bytes else self.local_files / self.files
+
+    @property
     def percent(self) -> str:
         """The share that is here, by bytes, rounded down: ``100%`` says that nothing is missing."""
         if self.local_files == self.files:
             return "100%"
-        share = self.local_bytes / self.bytes if self.bytes else self.local_files / self.files
-        return "<1%" if 0 < share < 0.01 else f"{min(99, int(100 * share))}%"
+        return "<1%" if 0 < self.share < 0.01 else f"{min(99, int(100 * self.share))}%"
 
 
 @dataclass
@@ -121,7 +132,7 @@ class Overview:
     def totals(self) -> dict[str, Total]:
         """Return the totals by name: each subject, root files, stimuli, and ``all``, the last."""
         totals = {f"sub-{subject}": self.count(subject) for subject in self.subjects}
-        totals |= {cell.name: _add_up([cell]) for cell in self.cells if cell.sub is None}
+        totals |= {cell.name: cell.total for cell in self.cells if cell.sub is None}
         return totals | {"all": self.count()}
 
     def suggest_command(self) -> tuple[str, str]:
@@ -274,7 +285,7 @@ def check_readable(data_dir: Path) -> None:
 
 
 def name_session(label: str) -> str:
-    """Return ``ses-01`` for ``01``; ``averages``, and nothing, for themselves."""
+    """Return ``ses-01`` for ``01``; ``averages`` and the empty label stay as they are."""
     return label if label in ("", AVERAGES) else f"ses-{label}"
 
 
@@ -309,14 +320,19 @@ def _order_session(label: str) -> tuple[bool, bool, int, str]:
     return label == AVERAGES, not is_number, int(label) if is_number else 0, label
 
 
-def _count(place: tuple[str | None, str], rows: Sequence[Row], *, is_held_out: bool) -> Cell:
+def count_rows(rows: Sequence[Row]) -> Total:
+    """Add up the files of `rows`, and those of them that are here and complete."""
     here = [row.size for row in rows if row.status == "complete"]
+    return Total(len(rows), sum(row.size for row in rows), len(here), sum(here))
+
+
+def _count(place: tuple[str | None, str], rows: Sequence[Row], *, is_held_out: bool) -> Cell:
+    total = count_rows(rows)
     partial = sum(row.status == "partial" for row in rows)
-    state: State = "partial" if here or partial else "missing"
-    state = "complete" if len(here) == len(rows) else state
+    state: State = "partial" if total.local_files or partial else "missing"
+    state = "complete" if total.local_files == total.files else state
     state = "held out" if is_held_out else state
-    total = sum(row.size for row in rows)
-    return Cell(*place, len(rows), total, len(here), sum(here), partial, state)
+    return Cell(*place, *total, partial, state)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
