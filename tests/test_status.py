@@ -35,7 +35,6 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.show.page_style import STYLE
 from laion_fmri.status import status
 
 GLM = "derivatives/glmsingle-tedana/sub-03"
@@ -513,7 +512,9 @@ def read_colours(block: str) -> dict[str, float]:
 
 def test_all_colours_can_be_told_from_the_paper():
     """4.5 to 1 for text and 3 to 1 for shapes (WCAG 2.2, 1.4.3 and 1.4.11), in both schemes."""
-    for block in STYLE.split("@media", 2)[:2]:
+    template = (REPO / "laion_fmri/show/status.html.j2").read_text()
+    style = re.search("<style>(.*)</style>", template, re.DOTALL)[1]
+    for block in style.split("@media", 2)[:2]:
         colours = read_colours(block)
         for paper in (colours["paper"], colours["card"]):
             for name in ("ink", "soft", "link", "here", "some", "none", "held"):
