@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.base.bids import Parsed, parse_key
+from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.selection.filters import FILTERS, Selection, explain_unmatched
 
 #: On a busy machine an example may take its time.

@@ -31,10 +31,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_the_package_and_the_workflow_and_nothing_else(wheel: Path) -> None:
-    """Every module and every file of the workflow is in the wheel, and no other file."""
+    """Every module, template and file of the workflow is in the wheel, and no other file."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "laion_fmri").rglob("*.py")}
+    modules = {
+        str(path.relative_to(ROOT))
+        for pattern in ("*.py", "*.j2")
+        for path in (ROOT / "laion_fmri").rglob(pattern)
+    }
     workflow = {
         f"laion_fmri/{path.relative_to(ROOT)}"
         for path in (ROOT / "workflow").rglob("*")

@@ -20,12 +20,12 @@ from helpers import (
     stat_all,
     write_tree,
 )
+from laion_fmri.run.targets import find_job
 
 from laion_fmri.download import accept_licenses
 from laion_fmri.errors import SelectionError
 from laion_fmri.pipeline import expand_targets, target, targets
 from laion_fmri.run.pipeline_modules import Process, open_targets, read_allowed_rules
-from laion_fmri.run.targets import find_job
 
 GLM = "derivatives/glmsingle-tedana"
 BETAS = "_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"

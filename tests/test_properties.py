@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from snakemake.utils import format as format_for_shell
 
+from laion_fmri.base.bids import ENTITIES, Parsed, parse_key
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.fetch.aws import escape_pattern
 from laion_fmri.folder.obstacles import find_conflicts, is_safe_key
 from laion_fmri.run.jobs import Job, plan_for_cluster, plan_jobs
-from laion_fmri.base.bids import ENTITIES, Parsed, parse_key
 from laion_fmri.selection.filters import FILTERS, Selection
 
 #: The same examples each time, and as long as they take on a busy machine.

@@ -35,7 +35,6 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.show.page_style import STYLE
 from laion_fmri.status import status
 
 GLM = "derivatives/glmsingle-tedana/sub-03"
@@ -308,10 +307,10 @@ def test_the_page_names_sessions_in_ranges(whole, tmp_path):
     """Thirty missing sessions are a range; every other one is named."""
     assert run_command("status", "--html", tmp_path / "page.html").returncode == 0
     text = (tmp_path / "page.html").read_text()
-    assert "sub-01</strong> ses-01 to ses-30, averages: 31 files, 217 bytes" in text
-    assert "sub-05</strong> ses-01, ses-03, ses-05" in text
-    assert "ses-27, ses-29 to ses-30" not in text
-    assert "ses-27, ses-29, ses-30, averages: 17 files" in text
+    assert "sub-01</strong> ses-01 to 30, averages: 31 files, 217 bytes" in text
+    assert "sub-05</strong> ses-01, 03, 05" in text
+    assert "27, 29 to 30" not in text
+    assert "27, 29, 30, averages: 17 files" in text
 
 
 def test_a_narrow_terminal_folds_the_grid(whole):
@@ -476,7 +475,7 @@ def test_the_page_shows_the_grid_in_a_browser(page, data):
         assert (int(width), int(width)) == (seen["width"], seen["scroll"])
         assert (seen["loaded"], seen["scripts"], seen["titled"]) == ([], 0, True)
         assert BETAS in seen["text"]
-        assert "ses-01, ses-02, ses-04" in seen["text"]
+        assert "ses-01, 02, 04" in seen["text"]
         folders = [unquote(urlsplit(x).path) for x in seen["links"] if x.startswith("file:")]
         assert {str(data / GLM / "ses-01/func"), str(data)} < set(folders)
         assert [folder for folder in folders if not Path(folder).is_dir()] == []
@@ -513,7 +512,9 @@ def read_colours(block: str) -> dict[str, float]:
 
 def test_all_colours_can_be_told_from_the_paper():
     """4.5 to 1 for text and 3 to 1 for shapes (WCAG 2.2, 1.4.3 and 1.4.11), in both schemes."""
-    for block in STYLE.split("@media", 2)[:2]:
+    template = (REPO / "laion_fmri/show/status.html.j2").read_text()
+    style = re.search("<style>(.*)</style>", template, re.DOTALL)[1]
+    for block in style.split("@media", 2)[:2]:
         colours = read_colours(block)
         for paper in (colours["paper"], colours["card"]):
             for name in ("ink", "soft", "link", "here", "some", "none", "held"):

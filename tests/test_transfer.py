@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from textwrap import indent
@@ -19,11 +20,10 @@ import pytest
 from helpers import REPO, find_aws, read_tree, wrap_aws
 
 from laion_fmri.bucket.listing import Bucket
+from laion_fmri.fetch.job import PROGRAM, Job, JobSpec
 from laion_fmri.fetch.outcomes import read_outcomes
 from laion_fmri.folder import staging
 
-#: What the rules run, by its path.
-PROGRAM = str(REPO / "laion_fmri" / "transfer.py")
 FOLDER = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
 A, B, C = (f"{FOLDER}sub-03_ses-01_desc-{name}_trials.tsv" for name in "ABC")
 ODD = f"{FOLDER}a b/$HOME/{{x}}/'-µ' [y]*?.tsv"
@@ -71,12 +71,14 @@ def serving(server):
 def make_job(tmp_path):
     """Return a function that describes a job; `data` is its data directory."""
 
-    def make(keys, prefix=None, patterns=(), **sizes) -> dict:
-        (tmp_path / "data").mkdir(exist_ok=True)
-        objects = [(key, sizes.get("size", len(OBJECTS.get(key, b"")))) for key in keys]
-        where = {"data_dir": f"{tmp_path}/data", "run_dir": f"{tmp_path}/data/.laion_fmri/runs/r1"}
-        what = {"prefix": prefix, "patterns": list(patterns), "objects": objects, "connections": 4}
-        return {"name": "job", "bucket": "transfer"} | where | what
+    def make(keys, prefix=None, patterns=(), *, size=None, name="job", **more) -> JobSpec:
+        data_dir = tmp_path / "data"
+        data_dir.mkdir(exist_ok=True)
+        objects = [(key, len(OBJECTS.get(key, b"")) if size is None else size) for key in keys]
+        job = Job(name, prefix, tuple(patterns), tuple(objects), connections=4)
+        where = (str(data_dir), f"{data_dir}/.laion_fmri/runs/r1")
+        given = {"modified": {}, "stall_timeout": 60.0, **more}
+        return JobSpec(job, "transfer", *where, **given)
 
     return make
 
@@ -89,12 +91,12 @@ def fetch(serving):
 
     def run(job, aws=None, start=(sys.executable, "-c", QUICK)) -> Done:
         aws = [aws or find_aws(), "s3", "cp", *options] if aws is None else [aws]
-        words = [*start, PROGRAM, json.dumps(job), "--", *map(str, aws)]
+        words = [*start, PROGRAM, job.to_json(), "--", *map(str, aws)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-        record = Path(job["run_dir"], "outcomes", "job.jsonl")
+        record = Path(job.run_dir, "outcomes", "job.jsonl")
         lines = record.read_text().splitlines() if record.exists() else []
         said = [json.loads(line) for line in lines]
-        assert list(Path(job["data_dir"], ".laion_fmri", "partial").iterdir()) == []
+        assert list(Path(job.data_dir, ".laion_fmri", "partial").iterdir()) == []
         outcomes = {line["key"]: line["outcome"] for line in said}
         reasons = {line["key"]: line["reason"] for line in said}
         assert len(outcomes) == len(said)
@@ -125,7 +127,7 @@ def requests_for(server, key: str) -> int:
 def test_takes_nothing_but_the_standard_library():
     """It runs with any Python that a rule's environment brings."""
     code = "import sys; sys.argv = ['x']; sys.path[0] = 'nowhere'; import runpy\n"
-    code += f"runpy.run_path({PROGRAM!r}, run_name='imported')\nprint(*sys.modules)"
+    code += f"runpy.run_path({str(PROGRAM)!r}, run_name='imported')\nprint(*sys.modules)"
     words = [sys.executable, "-I", "-S", "-c", code.replace("'nowhere'", repr(str(REPO)))]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     outside = {name.split(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
@@ -144,7 +146,7 @@ def test_a_batch_from_a_file(fetch, make_job, tmp_path, serving):
     (tmp_path / "data" / FOLDER).mkdir(parents=True)
     (tmp_path / "data" / A).write_bytes(b"old")
     job = make_job([A, C, ODD, DASH], FOLDER, ["*A_*", "*C_*", "a b*", "[-]*"])
-    (tmp_path / "job.json").write_text(json.dumps(job))
+    (tmp_path / "job.json").write_text(job.to_json())
     options = Bucket("transfer", "us-west-2", serving.endpoint_url).aws_options()
     command = [sys.executable, PROGRAM, f"@{tmp_path}/job.json", "--"]
     aws = [find_aws(), "s3", "cp", *options]
@@ -338,7 +340,7 @@ def test_a_signal_leaves_nothing_behind(make_job, tmp_path, number):
     with socket.create_server(("127.0.0.1", 0)) as stalled:  # accepts, and never answers
         options = ["--endpoint-url", f"http://127.0.0.1:{stalled.getsockname()[1]}"]
         words = [aws, "s3", "cp", "--no-sign-request", "--region", "us-west-2", *options]
-        command = [sys.executable, PROGRAM, json.dumps(make_job([A])), "--", *words]
+        command = [sys.executable, PROGRAM, make_job([A]).to_json(), "--", *words]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             stalled.settimeout(15)
             connection, _ = stalled.accept()
@@ -357,7 +359,7 @@ def test_a_batch_that_is_stopped_keeps_what_it_has(make_stub, make_job, tmp_path
         "to.mkdir()\n(to / 'a').write_bytes(b'zz')\n(to / 'b').write_bytes(b'z')\ntime.sleep(60)"
     )
     job = make_job([FOLDER + "a", FOLDER + "b"], FOLDER, ["*"], size=2)
-    command = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
+    command = [sys.executable, PROGRAM, job.to_json(), "--", stub]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         arrived = wait_for((tmp_path / "data" / FOLDER / "a").exists)
         process.terminate()
@@ -377,7 +379,7 @@ while process.poll() is None and not pathlib.Path(sys.argv[1]).exists():
 def test_it_ends_with_the_process_that_started_it(make_stub, make_job, tmp_path):
     """When Snakemake is killed, its transfers end by themselves, and their aws with them."""
     stub = make_stub("to.write_bytes(b'half')\ntime.sleep(60)")
-    command = [sys.executable, PROGRAM, json.dumps(make_job([A])), "--", stub]
+    command = [sys.executable, PROGRAM, make_job([A]).to_json(), "--", stub]
     parent = [sys.executable, "-c", ORPHAN, str(tmp_path / "stub.log"), *command]
     subprocess.run(parent, check=True, stderr=subprocess.DEVNULL)
     partial = tmp_path / "data" / ".laion_fmri" / "partial"
@@ -390,7 +392,7 @@ def test_leftovers_of_the_killed_are_swept_and_the_living_left_alone(make_stub, 
     """After SIGKILL the staging folder stays, but no aws; the next run removes it, and no other."""
     stub = make_stub("to.mkdir()\n(to / 'a.1234abcd').write_bytes(b'z')\ntime.sleep(60)")
     jobs = [make_job([FOLDER + name], FOLDER, ["*"], size=2) for name in "ab"]
-    words = [[sys.executable, PROGRAM, json.dumps(job), "--", stub] for job in jobs]
+    words = [[sys.executable, PROGRAM, job.to_json(), "--", stub] for job in jobs]
     partial = tmp_path / "data" / ".laion_fmri" / "partial"
     with subprocess.Popen(words[0], stderr=subprocess.DEVNULL) as killed:
         assert wait_for(lambda: len(list(partial.glob("*/objects/*"))) == 1)
@@ -409,7 +411,7 @@ def test_what_another_is_fetching_is_waited_for(make_stub, make_job, tmp_path):
     """Two jobs for the same objects: each is fetched once, and both are content."""
     stub = make_stub("time.sleep(2)\nto.mkdir()\n(to / 'a').write_bytes(b'zz')")
     job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
-    words = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
+    words = [sys.executable, PROGRAM, job.to_json(), "--", stub]
     both = [subprocess.Popen(words) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert (len(make_stub.calls()), read_tree(tmp_path / "data")) == (1, {FOLDER + "a": b"zz"})
@@ -421,7 +423,7 @@ def test_what_another_has_failed_to_fetch_is_fetched_after_all(make_stub, make_j
         "time.sleep(60 if attempt == 1 else 0)\nto.mkdir()\n(to / 'a').write_bytes(b'zz')"
     )
     job = make_job([FOLDER + "a"], FOLDER, ["*"], size=2)
-    words = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
+    words = [sys.executable, PROGRAM, job.to_json(), "--", stub]
     with subprocess.Popen(words) as first:
         assert wait_for(lambda: (tmp_path / "stub.log").exists())
         with subprocess.Popen(words) as second:
@@ -434,7 +436,7 @@ def test_what_another_has_failed_to_fetch_is_fetched_after_all(make_stub, make_j
 def test_an_aws_that_is_silent(make_stub, fetch, make_job):
     """It is ended after a time, tried again, and then named."""
     stub = make_stub("to.with_suffix('.1234abcd').write_bytes(b'z')\ntime.sleep(60)")
-    done = fetch(make_job([A]) | {"stall_timeout": 1}, stub)
+    done = fetch(make_job([A], stall_timeout=1), stub)
     assert done[:2] == (1, {A: "failed"})
     assert (done.reasons[A], len(make_stub.calls())) == ("no byte has arrived for 1 s", 3)
 
@@ -444,7 +446,7 @@ def test_an_object_of_another_time(fetch, make_job, serving, tmp_path):
     job = make_job([A, C], FOLDER, ["*A_*", "*C_*"])
     listing = Bucket("transfer", "us-west-2", serving.endpoint_url).list_objects(FOLDER)
     modified = {item.key: int(item.last_modified.timestamp()) for item in listing}
-    done = fetch(job | {"modified": {A: modified[A] - 10_000, C: modified[C]}})
+    done = fetch(replace(job, modified={A: modified[A] - 10_000, C: modified[C]}))
     assert done[:2] == (1, {A: "failed", C: "fetched"})
     assert done.reasons[A].startswith("the object has been replaced in the bucket since")
     assert (requests_for(serving, A), list(read_tree(tmp_path / "data"))) == (1, [C])
@@ -456,8 +458,8 @@ def test_a_full_disk_stops_the_run(make_stub, fetch, make_job, tmp_path):
     done = fetch(make_job([A, C], FOLDER, ["*"], size=1000), stub)
     reason = f"No space left on device: {tmp_path}/data needs room for 2,000 bytes more"
     assert (1, {A: reason, C: reason}) == (done.status, done.reasons)
-    other = make_job([DASH], FOLDER, ["*"]) | {"name": "other"}
-    words = [sys.executable, PROGRAM, json.dumps(other), "--", stub]
+    other = make_job([DASH], FOLDER, ["*"], name="other")
+    words = [sys.executable, PROGRAM, other.to_json(), "--", stub]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 1
     assert len(make_stub.calls()) == 1
 
@@ -512,8 +514,8 @@ if attempt == 1:
     first = bring.format(name=A.removeprefix(FOLDER), content=OBJECTS[A])
     second = bring.format(name=C.removeprefix(FOLDER), content=OBJECTS[C])
     stub = make_stub(f"if attempt == 1:\n{indent(first, '    ')}\nelse:\n{indent(second, '    ')}")
-    job = make_job([A, C], FOLDER, ["*A_*", "*C_*"]) | {"keeps": True}
-    words = [sys.executable, PROGRAM, json.dumps(job), "--", stub]
+    job = make_job([A, C], FOLDER, ["*A_*", "*C_*"], keeps=True)
+    words = [sys.executable, PROGRAM, job.to_json(), "--", stub]
     killed = subprocess.run(words, capture_output=True, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     data = tmp_path / "data"
@@ -528,10 +530,10 @@ if attempt == 1:
 
 def test_a_job_that_is_tried_again_does_not_ask_for_what_was_refused(fetch, make_job, serving):
     """A denied object is asked for once, and so are its mates, however often the job is tried."""
-    job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"]) | {"keeps": True}
+    job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"], keeps=True)
     first = fetch(job)
     assert (first.status, first.outcomes[B]) == (1, "denied")
-    words = [sys.executable, PROGRAM, json.dumps(job), "--", "/no/such/aws"]
+    words = [sys.executable, PROGRAM, job.to_json(), "--", "/no/such/aws"]
     again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (again.returncode, B in again.stderr) == (1, True)
     assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
@@ -540,12 +542,12 @@ def test_a_job_that_is_tried_again_does_not_ask_for_what_was_refused(fetch, make
 @pytest.mark.parametrize("tail", ['{"key": "der', '"text"\n', '{"key": 1}\n', "\xff\n"])
 def test_a_job_that_is_tried_again_reads_past_a_broken_record(fetch, make_job, serving, tail):
     """Killed while it wrote, a transfer leaves half a line; what stands before it still counts."""
-    job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"]) | {"keeps": True}
+    job = make_job([A, B, C], FOLDER, ["*A_*", "*B_*", "*C_*"], keeps=True)
     assert fetch(job).status == 1
-    record = Path(job["run_dir"], "outcomes", "job.jsonl")
+    record = Path(job.run_dir, "outcomes", "job.jsonl")
     with record.open("a", encoding="latin-1") as file:
         file.write(tail)
-    words = [sys.executable, PROGRAM, json.dumps(job), "--", "/no/such/aws"]
+    words = [sys.executable, PROGRAM, job.to_json(), "--", "/no/such/aws"]
     again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (again.returncode, "Traceback" in again.stderr, B in again.stderr) == (1, False, True)
     assert read_outcomes(record.parent)[B].outcome == "denied"
@@ -555,26 +557,3 @@ def test_a_job_that_is_tried_again_reads_past_a_broken_record(fetch, make_job, s
         C: "fetched",
     }
     assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
-
-
-def test_no_more_transfers_at_once_than_there_are_slots(make_job, make_stub, tmp_path):
-    """The third of three jobs waits until one of the others has ended."""
-    log = tmp_path / "events"
-    stub = make_stub(
-        f"""
-events = pathlib.Path({str(log)!r})
-events.open("a").write("start\\n")
-time.sleep(1)
-to.parent.mkdir(parents=True, exist_ok=True)
-to.write_bytes(b"x")
-events.open("a").write("end\\n")
-"""
-    )
-    jobs = [make_job([f"a/{n}"], size=1) | {"slots": 2, "name": f"job{n}"} for n in range(3)]
-    running = [
-        subprocess.Popen([sys.executable, PROGRAM, json.dumps(job), "--", stub]) for job in jobs
-    ]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
-    ends = [line == "end" for line in log.read_text().split()]
-    at_once = [ends[:n].count(False) - ends[:n].count(True) for n in range(len(ends) + 1)]
-    assert (max(at_once), len(ends)) == (2, 6)

@@ -38,9 +38,6 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from s3transfer.utils import ChunksizeAdjuster
-
-from laion_fmri.check import etags
 from laion_fmri.check.etags import (
     Hasher,
     MultipartMD5,
@@ -49,6 +46,9 @@ from laion_fmri.check.etags import (
     list_part_sizes,
     read_part_count,
 )
+from s3transfer.utils import ChunksizeAdjuster
+
+from laion_fmri.check import etags
 from laion_fmri.check.verification import show_check
 from laion_fmri.errors import (
     DataDirError,

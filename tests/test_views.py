@@ -36,11 +36,12 @@ from helpers import (
 )
 from rich.cells import cell_len
 
-from laion_fmri.commands.overview import group_rows, name_sessions
+from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
+from laion_fmri.commands.overview import group_rows
+from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.show.progress import Monitor, Pace, Running, State, find_pause
 from laion_fmri.show.views import make_screen
-from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
 #: Takes some seconds: it is large enough for its bytes to be seen on disk before it has arrived.

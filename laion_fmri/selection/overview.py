@@ -135,6 +135,11 @@ class Cell(NamedTuple):
         """The subject and the session in words, such as ``sub-03 ses-01`` or ``root files``."""
         return self.place.name
 
+    @property
+    def total(self) -> Total:
+        """Its files and bytes alone."""
+        return Total(*self[2:6])
+
 
 class Total(NamedTuple):
     """Files and bytes that are public, and those of them that are here and complete."""
@@ -145,12 +150,18 @@ class Total(NamedTuple):
     local_bytes: int
 
     @property
+    def share(self) -> float:
+        """The share that is here, by bytes, or by files where all are empty."""
+        if self.local_files == self.files:
+            return 1.0
+        return self.local_bytes / self.bytes if self.bytes else self.local_files / self.files
+
+    @property
     def percent(self) -> str:
-        """The share that is here, by bytes, rounded down: ``100%`` says that nothing is missing."""
+        """The share that is here, rounded down: ``100%`` says that nothing is missing."""
         if self.local_files == self.files:
             return "100%"
-        share = self.local_bytes / self.bytes if self.bytes else self.local_files / self.files
-        return "<1%" if 0 < share < 0.01 else f"{min(99, int(100 * share))}%"
+        return "<1%" if 0 < self.share < 0.01 else f"{min(99, int(100 * self.share))}%"
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,7 @@ class Overview:
     def totals(self) -> dict[str, Total]:
         """Return the totals by name: each subject, root files, stimuli, and ``all``, the last."""
         totals = {f"sub-{subject}": self.count(subject) for subject in self.subjects}
-        totals |= {cell.name: add_up([cell]) for cell in self.cells if cell.sub is None}
+        totals |= {cell.name: cell.total for cell in self.cells if cell.sub is None}
         return totals | {"all": self.count()}
 
     def suggest_command(self) -> tuple[str, str]:
@@ -271,13 +282,18 @@ def take_overview(settings: Settings) -> Overview:
 
 def count_cell(place: Place, rows: Sequence[Row], *, is_held_out: bool = False) -> Cell:
     """Count what is here of the `rows` of a subject and session."""
-    here = [row.size for row in rows if row.status == "complete"]
+    total = count_rows(rows)
     partial = sum(row.status == "partial" for row in rows)
-    state: State = "partial" if here or partial else "missing"
-    state = "complete" if len(here) == len(rows) else state
+    state: State = "partial" if total.local_files or partial else "missing"
+    state = "complete" if total.local_files == total.files else state
     state = "held out" if is_held_out else state
-    total = sum(row.size for row in rows)
-    return Cell(*place, len(rows), total, len(here), sum(here), partial, state)
+    return Cell(*place, *total, partial, state)
+
+
+def count_rows(rows: Sequence[Row]) -> Total:
+    """Add up the files of `rows`, and those of them that are here and complete."""
+    here = [row.size for row in rows if row.status == "complete"]
+    return Total(len(rows), sum(row.size for row in rows), len(here), sum(here))
 
 
 def add_up(cells: Iterable[Cell]) -> Total:

@@ -1,54 +1,53 @@
-"""The status as one page that stands alone: no script, and nothing asked of any network.
-
-It is made as a tree of elements, so that no text of a key can become markup.
-"""
+"""The status as one HTML page that stands alone: it runs no script and loads nothing."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, tostring
 
 from laion_fmri import __version__, dataset
+from laion_fmri.base.files import write_atomically
 from laion_fmri.base.text import format_size
 from laion_fmri.errors import LaionFmriError
-from laion_fmri.selection.overview import Cell, Overview, Total
+from laion_fmri.selection.overview import STATES, Overview, Total, count_rows, name_sessions
 from laion_fmri.selection.table import Row
-from laion_fmri.show.page_style import STYLE
-from laion_fmri.show.picture import add_legend, add_picture, find_folders
-
-#: Nothing but the style and the empty icon (https://www.w3.org/TR/CSP3/).
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+from laion_fmri.settings import AVERAGES
 
 
 def make_page(overview: Overview) -> str:
     """Return `overview` as the text of an HTML page, with links into the data directory."""
-    html = Element("html", {"lang": "en"})
-    head = SubElement(html, "head")
-    SubElement(head, "meta", {"charset": "utf-8"})
-    # Whatever a key may do to the page, a browser asks for nothing and runs nothing.
-    policy = {"http-equiv": "Content-Security-Policy", "content": POLICY}
-    SubElement(head, "meta", policy)
-    view = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
-    SubElement(head, "meta", view)
-    SubElement(head, "meta", {"name": "color-scheme", "content": "light dark"})
-    SubElement(head, "link", {"rel": "icon", "href": "data:,"})  # else browsers ask for one
-    add(head, "title", "LAION-fMRI: what is here")
-    add(head, "style", STYLE)
-    main = SubElement(SubElement(html, "body"), "main")
-    _add_header(main, overview)
-    _add_grid(main, overview)
-    _add_totals(main, overview)
-    _add_kinds(main, overview)
-    _add_gaps(main, overview)
-    _add_facts(main, overview)
-    # A path may hold bytes that are no text.
-    text = tostring(html, encoding="unicode", method="html")
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return f"<!DOCTYPE html>\n{text}\n"
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("laion_fmri", "show"),
+        autoescape=True,  # no text of a key can become markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": "{:,}".format, "size": format_size}
+    pairs = list(zip(overview.cells, overview.rows, strict=True))
+    missing = [cell for cell in overview.cells if cell.state == "missing"]
+    text = environment.get_template("status.html.j2").render(
+        overview=overview,
+        averages=AVERAGES,
+        states=STATES,
+        folders={cell.name: _find_folders(overview.data_dir, rows) for cell, rows in pairs},
+        kinds=_count_kinds(overview),
+        partial=[(cell, rows) for cell, rows in pairs if cell.state == "partial"],
+        missing=[(sub, list(cells)) for sub, cells in groupby(missing, lambda cell: cell.sub)],
+        name_sessions=name_sessions,
+        explain_size=_explain_size,
+        selection=shlex.join(["laion-fmri", "status", *overview.spell_options()]),
+        request_url=dataset.REQUEST_URL,
+        version=__version__,
+    )
+    # A path may hold bytes that are not text.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def write_page(file: Path, text: str, data_dir: Path) -> None:
@@ -64,216 +63,39 @@ def write_page(file: Path, text: str, data_dir: Path) -> None:
             f"{file} is in the data directory, where only the bucket's files belong; "
             "name another FILE for --html"
         )
-    scratch = None
     try:
-        if file.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{file.name[:50]}.", dir=file.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as page:
-            page.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(scratch, 0o666 & ~mask)  # noqa: PTH101 - of a text
-        os.replace(scratch, file)  # noqa: PTH105 - the same
-        scratch = None
+        write_atomically(file, text)
     except OSError as error:
         raise LaionFmriError(
             f"cannot write {file}: {error.strerror}; name another FILE for --html"
         ) from None
-    finally:
-        if scratch:
-            os.unlink(scratch)  # noqa: PTH108 - the same
 
 
-def add(parent: Element, tag: str, text: str = "", **attributes: str) -> Element:
-    """Add an element with `text` to `parent`; ``class_`` stands for the attribute ``class``."""
-    named = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-    element = SubElement(parent, tag, named)
-    element.text = text
-    return element
+def _find_folders(data_dir: Path, rows: Sequence[Row]) -> list[Path]:
+    """Return the folders of `rows` that are here: one in each tree, as deep as its files share."""
+    trees: dict[str, list[str]] = {}
+    for row in rows:
+        folder = os.path.dirname(row.key)  # noqa: PTH120 - text of a key
+        trees.setdefault("/".join(folder.split("/")[:3]), []).append(folder)
+    paths = [data_dir / os.path.commonpath(folders) for folders in trees.values()]
+    return [path for path in paths if path.is_dir()]
 
 
-def _add_header(main: Element, overview: Overview) -> None:
-    total = overview.count()
-    header = SubElement(main, "header")
-    add(header, "p", "LAION-fMRI", class_="eyebrow")
-    add(header, "h1", "What is here")
-    lead = add(header, "p", class_="lead")
-    add(lead, "strong", total.percent)
-    sizes = f"{format_size(total.local_bytes)} of {format_size(total.bytes)}"
-    lead[0].tail = f" of the selection: {total.local_files:,} of {total.files:,} files, {sizes}"
-    _add_bar(header, total)
-
-
-def _add_grid(main: Element, overview: Overview) -> None:
-    section = _add_section(main, "Subjects and sessions")
-    subjects = overview.subjects
-    add_legend(section)
-    wide = SubElement(section, "div", {"class": "wide"})
-    add_picture(wide, overview, subjects, name="wide")
-    narrow = SubElement(section, "div", {"class": "narrow"})
-    for number, subject in enumerate(subjects):
-        figure = SubElement(narrow, "figure")
-        add(figure, "figcaption", f"sub-{subject}")
-        add_picture(figure, overview, [subject], name=f"narrow-{number}")
-    if any(cell.state == "held out" for cell in overview.cells):
-        note = add(section, "p", "What is held out is not public, and not counted; ", class_="note")
-        add(note, "a", "ask for access", href=dataset.REQUEST_URL).tail = "."
-
-
-def _add_totals(main: Element, overview: Overview) -> None:
-    section = _add_section(main, "Totals")
-    _add_table(section, "subject", overview.totals().items())
-
-
-def _add_kinds(main: Element, overview: Overview) -> None:
-    """Add the sizes by kind: description and suffix, which tell what a file is for."""
+def _count_kinds(overview: Overview) -> list[tuple[str, Total]]:
+    """Add up files by description and suffix, which tell what a file is for; the largest first."""
     kinds: dict[str, list[Row]] = {}
     for cell, rows in zip(overview.cells, overview.rows, strict=True):
         for row in rows if cell.state != "held out" else ():
-            if cell.sub is None:
-                kind = cell.name
-            else:
-                kind = " / ".join(part for part in (row.parsed.desc, row.parsed.suffix) if part)
+            kind = (
+                " / ".join(filter(None, (row.parsed.desc, row.parsed.suffix)))
+                if cell.sub
+                else cell.name
+            )
             kinds.setdefault(kind or "no name", []).append(row)
-    totals = [(kind, _count(rows)) for kind, rows in kinds.items()]
-    totals.sort(key=lambda pair: (-pair[1].bytes, pair[0]))
-    section = _add_section(main, "Kinds of files")
-    _add_table(section, "description / suffix", totals)
-
-
-def _count(rows: Sequence[Row]) -> Total:
-    here = [row.size for row in rows if row.status == "complete"]
-    return Total(len(rows), sum(row.size for row in rows), len(here), sum(here))
-
-
-def _add_table(parent: Element, what: str, totals: Iterable[tuple[str, Total]]) -> None:
-    table = SubElement(parent, "table")
-    headings = SubElement(SubElement(table, "thead"), "tr")
-    for heading in (what, "files", "here", "in the bucket", "share"):
-        kind = "files" if heading == "files" else ""
-        add(headings, "th", heading, scope="col", class_=kind)
-    body = SubElement(table, "tbody")
-    for name, total in totals:
-        row = SubElement(body, "tr", {"class": "all"} if name == "all" else {})
-        add(row, "th", name, scope="row")
-        add(row, "td", f"{total.local_files:,} of {total.files:,}", class_="files")
-        add(row, "td", format_size(total.local_bytes))
-        add(row, "td", format_size(total.bytes))
-        share = add(row, "td", total.percent, class_="share")
-        _add_bar(share, total)
-
-
-def _add_bar(parent: Element, total: Total) -> None:
-    share = total.local_bytes / total.bytes if total.bytes else 1.0
-    bar = SubElement(parent, "svg", {"class": "bar", "viewBox": "0 0 100 6"})
-    bar.set("preserveAspectRatio", "none")
-    bar.set("aria-hidden", "true")
-    SubElement(bar, "rect", {"class": "track", "width": "100", "height": "6"})
-    SubElement(bar, "rect", {"class": "fill", "width": f"{100 * share:.2f}", "height": "6"})
-
-
-def _add_gaps(main: Element, overview: Overview) -> None:
-    """Add what is partial or missing, by session, with the partial files by name."""
-    section = _add_section(main, "Not complete")
-    pairs = zip(overview.cells, overview.rows, strict=True)
-    gaps = [(cell, rows) for cell, rows in pairs if cell.state in ("partial", "missing")]
-    if not gaps:
-        add(section, "p", "Nothing is missing, and every file has its size.")
-    partial = [(cell, rows) for cell, rows in gaps if cell.state == "partial"]
-    if partial:
-        add(section, "h3", "Partial")
-        items = SubElement(section, "ul", {"class": "gaps"})
-        for cell, rows in partial:
-            _add_partial(items, overview, cell, rows)
-    missing = [cell for cell in overview.cells if cell.state == "missing"]
-    if missing:
-        add(section, "h3", "Missing")
-        by_subject: dict[str | None, list[Cell]] = {}
-        for cell in missing:
-            by_subject.setdefault(cell.sub, []).append(cell)
-        items = SubElement(section, "ul", {"class": "gaps"})
-        for sub, cells in by_subject.items():
-            line = SubElement(items, "li")
-            add(line, "strong", "no subject" if sub is None else f"sub-{sub}")
-            files, size = sum(c.files for c in cells), format_size(sum(c.bytes for c in cells))
-            line[0].tail = f" {_name_places(cells)}: {files:,} files, {size}"
-    advice, command = overview.suggest_command()
-    add(section, "p", advice[:1].upper() + advice[1:])
-    if command:
-        add(SubElement(section, "pre"), "code", command)
-
-
-def _name_places(cells: Sequence[Cell]) -> str:
-    """Name the sessions of a subject, three and more that follow each other as a range."""
-    names: list[str] = []
-    run: list[str] = []
-    for cell in cells:
-        if cell.sub is None or not cell.ses.isdecimal():
-            names.append(cell.name.partition(" ")[2] if cell.sub else cell.name)
-            run = []
-            continue
-        if not (run and int(cell.ses) == int(run[-1]) + 1):
-            run = []
-        run.append(cell.ses)
-        if len(run) > 2:
-            del names[-2 if len(run) == 3 else -1 :]
-            names.append(f"ses-{run[0]} to ses-{run[-1]}")
-        else:
-            names.append(f"ses-{cell.ses}")
-    return ", ".join(names)
-
-
-def _add_partial(items: Element, overview: Overview, cell: Cell, rows: Sequence[Row]) -> None:
-    line = SubElement(items, "li")
-    name = SubElement(line, "strong")
-    folders = find_folders(overview, cell)
-    if folders:
-        add(name, "a", cell.name, href=folders[0].as_uri())
-    else:
-        name.text = cell.name
-    left = format_size(cell.bytes - cell.local_bytes)
-    name.tail = f" {cell.local_files:,} of {cell.files:,} files here, {left} to fetch"
-    for number, folder in enumerate(folders[1:]):
-        text = folder.relative_to(overview.data_dir).as_posix()
-        line[-1].tail = (line[-1].tail or "") + ("; also " if number == 0 else ", ")
-        add(line, "a", text, href=folder.as_uri())
-    broken = [row for row in rows if row.status == "partial"]
-    if broken:
-        named = SubElement(line, "ul", {"class": "files-of-wrong-size"})
-        for row in broken:
-            item = SubElement(named, "li")
-            add(item, "code", row.key).tail = f" {_explain_size(row)}"
+    totals = [(kind, count_rows(rows)) for kind, rows in kinds.items()]
+    return sorted(totals, key=lambda pair: (-pair[1].bytes, pair[0]))
 
 
 def _explain_size(row: Row) -> str:
     path = Path(row.path)
-    if not path.is_file():
-        return "is no file"
-    return f"{path.stat().st_size:,} of {row.size:,} bytes"
-
-
-def _add_facts(main: Element, overview: Overview) -> None:
-    section = _add_section(main, "What was compared")
-    facts = SubElement(section, "dl")
-    add(facts, "dt", "Data directory")
-    here = add(facts, "dd")
-    add(here, "a", str(overview.data_dir), href=overview.data_dir.as_uri())
-    add(facts, "dt", "Bucket")
-    add(facts, "dd", overview.bucket)
-    add(facts, "dt", "When")
-    when = overview.compared
-    moment = SubElement(facts, "dd")
-    stamp = when.isoformat(timespec="seconds")
-    add(moment, "time", f"{when:%Y-%m-%d %H:%M:%S} UTC", datetime=stamp)
-    add(facts, "dt", "Selection")
-    words = ["laion-fmri", "status", *overview.spell_options()]
-    add(add(facts, "dd"), "code", shlex.join(words))
-    text = f"Sizes were compared, not content. Made by laion-fmri {__version__}."
-    add(SubElement(main, "footer"), "p", text)
-
-
-def _add_section(main: Element, heading: str) -> Element:
-    section = SubElement(main, "section")
-    add(section, "h2", heading)
-    return section
+    return f"{path.stat().st_size:,} of {row.size:,} bytes" if path.is_file() else "is not a file"
