@@ -83,7 +83,7 @@ def test_page_that_is_wrong_is_found_out(text: str, light: SampleServer, tmp_pat
 
 def test_blocks_that_are_left_out_say_why_and_could_be_right() -> None:
     """The reasons are known ones, the shell can read them, and the command knows the options."""
-    tests = "".join(path.read_text() for path in (REPO / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (REPO / "tests").rglob("test_*.py"))
     for block in BLOCKS:
         if not set(block.how) & {"not run", "tested elsewhere"}:
             continue

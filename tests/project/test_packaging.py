@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import expected_tree, read_tree
+from helpers import REPO, expected_tree, read_tree
 
 from laion_fmri.sample import SampleServer
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel of the tree as it is."""
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
-    subprocess.run([*command, str(ROOT)], check=True)
+    subprocess.run([*command, str(REPO)], check=True)
     (built,) = out.glob("*.whl")
     return built
 
@@ -34,10 +32,10 @@ def test_wheel_holds_the_package_and_the_workflow_and_nothing_else(wheel: Path) 
     """Every module and every file of the workflow is in the wheel, and no other file."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "laion_fmri").rglob("*.py")}
+    modules = {str(path.relative_to(REPO)) for path in (REPO / "laion_fmri").rglob("*.py")}
     workflow = {
-        f"laion_fmri/{path.relative_to(ROOT)}"
-        for path in (ROOT / "workflow").rglob("*")
+        f"laion_fmri/{path.relative_to(REPO)}"
+        for path in (REPO / "workflow").rglob("*")
         if path.is_file()
     }
     profile = "laion_fmri/workflow/profiles/slurm/config.yaml"
@@ -88,7 +86,7 @@ def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
 ) -> None:
     """Copied to an empty folder, with the path that the command prints, it fetches its inputs."""
-    blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall("```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
     (pipeline,) = (block for block in blocks if "module laion:" in block)
     snakefile = run_installed([installed / "laion-fmri", "snakefile"], tmp_path).strip()
     assert "site-packages" in snakefile
@@ -109,9 +107,9 @@ def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
 
 def test_conda_environment_names_every_dependency() -> None:
     """environment.yml installs the package without its dependencies, so it has to name them."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     wanted = {name_of(spec) for spec in project["dependencies"]}
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((REPO / "environment.yml").read_text())
     given = {name_of(spec) for spec in environment["dependencies"] if isinstance(spec, str)}
     assert wanted - {name.removesuffix("-minimal") for name in given} == set()
     assert "awscli" in given
