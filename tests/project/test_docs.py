@@ -45,7 +45,10 @@ def light() -> Iterator[SampleServer]:
         yield running
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=() if p == "README.md" else pytest.mark.faults) for p in PAGES],
+)
 def test_page_does_what_it_says(page: str, light: SampleServer, tmp_path: Path) -> None:
     """Every block of the page, typed one after the other, works and prints what the page shows."""
     reader = Reader(tmp_path / "home", light.endpoint_url)
@@ -125,6 +128,7 @@ def test_readme_begins_with_the_demo_and_the_tests_and_then_the_three_commands()
     assert len(second.splitlines()) == 3
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_three_commands_of_the_readme_bring_a_table_of_trials(
     bucket: SampleServer, objects: dict[str, bytes], tmp_path: Path

@@ -68,6 +68,7 @@ def run_installed(command: list[str | Path], folder: Path) -> str:
     return done.stdout.decode()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_wheel_in_an_empty_environment_downloads_a_session(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
@@ -81,6 +82,7 @@ def test_wheel_in_an_empty_environment_downloads_a_session(
     assert read_tree(data_dir) == expected_tree(objects, "03", ses="ses-01")
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm import can_be_warm, find_starter
 
 REPO = Path(__file__).resolve().parents[2]
 DERIVATIVES = "derivatives/glmsingle-tedana"
@@ -195,8 +196,12 @@ def run(
     A setting of None is taken out of the environment.
     """
     environment = {k: str(v) for k, v in (os.environ | settings).items() if v is not None}
+    words = [str(word) for word in command]
+    if can_be_warm(words, environment):
+        place = str(cwd or os.environ["HOME"])
+        return find_starter().run(words[2:], place, environment, timeout=120)
     return subprocess.run(
-        [str(word) for word in command],
+        words,
         cwd=cwd or os.environ["HOME"],
         env=environment,
         stdin=subprocess.DEVNULL,
