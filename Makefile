@@ -29,7 +29,7 @@ lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow examples
-	$(BIN)/python tests/lint_workflow.py
+	$(BIN)/python tests/support/lint_workflow.py
 
 format: .venv/dev.done
 	$(BIN)/ruff check --fix .

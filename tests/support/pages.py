@@ -100,7 +100,7 @@ class Reader:
         for name in ("work", "bin", "root/mnt/data", "root/scratch"):
             (home / name).mkdir(parents=True)
         for name in STAND_INS:
-            stand_in = f"'{sys.executable}' '{REPO / 'tests' / 'stand_in.py'}'"
+            stand_in = f"'{sys.executable}' '{Path(__file__).with_name('stand_in.py')}'"
             (home / "bin" / name).write_text(f'#!/bin/sh\nexec {stand_in} {name} "$@"\n')
             (home / "bin" / name).chmod(0o755)
         places = f"{home / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"

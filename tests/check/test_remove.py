@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from helpers import (
     DERIVATIVES,
+    ESCAPE,
     ROOT_FILES,
     complaints,
     drop_capabilities,
     expected_keys,
     list_all,
+    on_terminal,
     read_tree,
     run,
     run_command,
     write_tree,
 )
-from test_status import ESCAPE, on_terminal
 
 from laion_fmri.check.removal import plan_removal
 from laion_fmri.errors import (

@@ -13,7 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 #: What pages may tell people to install beside this package.
 OTHERS = {"awscli", "matplotlib"}
 

@@ -13,8 +13,6 @@ stall-at-once             nothing, until the rule is released; then the connecti
 stall                     headers, `after` bytes, then nothing until the rule is released
 short                     headers that announce all, `after` bytes, then an orderly close
 slow                      the body in small pieces at `rate` bytes per second
-flip                      all, with the byte at `after` changed (the last one if there are fewer)
-grow, other-size          `extra` bytes more (less if negative) than there are, announced as such
 html                      200 and the HTML page of a captive portal
 redirect                  302 to ``/login`` of this server, which is that page
 hold                      the proper answer, once the rule is released
@@ -22,7 +20,6 @@ call                      the proper answer, after ``do()`` was called
 delay                     the proper answer (see `delay`, which goes with every fault)
 repeat-page               the first page again, whose token leads on to the page that was asked for
 loop-page                 the first page again, whose token leads to itself
-drop-page                 the page after the one that was asked for; after the last, an empty one
 ========================  =========================================================================
 
 The `-page` faults are for continued listings. What HEAD gets has no body: break it at once.
@@ -85,16 +82,12 @@ class Rule:
         The bucket; None is any.
     times : int or None
         How often the rule hits; None is for ever.
-    per_key : bool
-        Count `times` and `skip` for each key (each prefix of listings) by itself.
     skip : int
         How many requests that match go by unbroken before.
     share : float
         Probability of a hit, drawn for each request that matches.
     after : int
         Byte offset in the body of the answer (for a range, in the range).
-    extra : int
-        Bytes added to the end of the body by ``grow`` and ``other-size``.
     rate : float
         Bytes per second of ``slow``.
     delay : float
@@ -106,6 +99,8 @@ class Rule:
     ----------
     reached, released : threading.Event
         Set when the rule hits for the first time, and by `release`.
+    hits : int
+        How often the rule was applied so far.
 
     Raises
     ------
@@ -120,18 +115,16 @@ class Rule:
     prefix: str = "*"
     bucket: str | None = None
     times: int | None = None
-    per_key: bool = False
     skip: int = 0
     share: float = 1.0
     after: int = 0
-    extra: int = 7
     rate: float = 1000.0
     delay: float = 0.0
     do: Callable[[], Any] | None = None
     reached: threading.Event = field(init=False, default_factory=threading.Event)
     released: threading.Event = field(init=False, default_factory=threading.Event)
-    _seen: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
-    _hit: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
+    hits: int = field(init=False, default=0)
+    _seen: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         if self.fault not in FAULTS:
@@ -141,11 +134,6 @@ class Rule:
         if (self.fault == "call") != (self.do is not None):
             raise ValueError("the fault 'call' needs `do`, and no other takes it")
         self.listing = self.listing or self.fault in PAGE
-
-    @property
-    def hits(self) -> int:
-        """How often the rule was applied so far."""
-        return self._hit.total()
 
     def release(self) -> None:
         """Let go, now and from now on, of all that hangs by this rule; its delays end too."""
@@ -164,15 +152,13 @@ class Rule:
             and (self.fault not in PAGE or "continuation-token" in asked.query)
         )
 
-    def draw(self, asked: Exchange, dice: random.Random) -> bool:
+    def draw(self, dice: random.Random) -> bool:
         """Decide whether a request that matches is hit, and count it."""
-        name = asked.key or asked.query.get("prefix", "")
-        mine = (asked.bucket, name) if self.per_key else ("", "")
-        self._seen[mine] += 1
-        used_up = self.times is not None and self._hit[mine] >= self.times
-        if used_up or self._seen[mine] <= self.skip or dice.random() >= self.share:
+        self._seen += 1
+        used_up = self.times is not None and self.hits >= self.times
+        if used_up or self._seen <= self.skip or dice.random() >= self.share:
             return False
-        self._hit[mine] += 1
+        self.hits += 1
         return True
 
 
@@ -270,7 +256,7 @@ class FaultServer:
                 if where != LOGIN
                 and not (resumed and rule.fault == "repeat-page")
                 and rule.matches(asked)
-                and rule.draw(asked, self._dice)
+                and rule.draw(self._dice)
             )
             if rule := next(rules, None):
                 asked = asked._replace(fault=rule.fault)

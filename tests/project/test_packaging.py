@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import expected_tree, read_tree
+from helpers import REPO, expected_tree, read_tree
 
 from laion_fmri.sample import SampleServer
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel of the tree as it is."""
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
-    subprocess.run([*command, str(ROOT)], check=True)
+    subprocess.run([*command, str(REPO)], check=True)
     (built,) = out.glob("*.whl")
     return built
 
@@ -35,13 +33,13 @@ def test_wheel_holds_the_package_and_the_workflow_and_nothing_else(wheel: Path) 
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {
-        str(path.relative_to(ROOT))
+        str(path.relative_to(REPO))
         for pattern in ("*.py", "*.j2")
-        for path in (ROOT / "laion_fmri").rglob(pattern)
+        for path in (REPO / "laion_fmri").rglob(pattern)
     }
     workflow = {
-        f"laion_fmri/{path.relative_to(ROOT)}"
-        for path in (ROOT / "workflow").rglob("*")
+        f"laion_fmri/{path.relative_to(REPO)}"
+        for path in (REPO / "workflow").rglob("*")
         if path.is_file()
     }
     profile = "laion_fmri/workflow/profiles/slurm/config.yaml"
@@ -74,6 +72,7 @@ def run_installed(command: list[str | Path], folder: Path) -> str:
     return done.stdout.decode()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_wheel_in_an_empty_environment_downloads_a_session(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
@@ -87,12 +86,13 @@ def test_wheel_in_an_empty_environment_downloads_a_session(
     assert read_tree(data_dir) == expected_tree(objects, "03", ses="ses-01")
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
 ) -> None:
     """Copied to an empty folder, with the path that the command prints, it fetches its inputs."""
-    blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall("```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
     (pipeline,) = (block for block in blocks if "module laion:" in block)
     snakefile = run_installed([installed / "laion-fmri", "snakefile"], tmp_path).strip()
     assert "site-packages" in snakefile
@@ -113,9 +113,9 @@ def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
 
 def test_conda_environment_names_every_dependency() -> None:
     """environment.yml installs the package without its dependencies, so it has to name them."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     wanted = {name_of(spec) for spec in project["dependencies"]}
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((REPO / "environment.yml").read_text())
     given = {name_of(spec) for spec in environment["dependencies"] if isinstance(spec, str)}
     assert wanted - {name.removesuffix("-minimal") for name in given} == set()
     assert "awscli" in given

@@ -171,6 +171,7 @@ def below(root: Path, settings: dict[str, str]) -> dict[str, str]:
     return {name: PLACES.sub(f"{root}/", value) for name, value in settings.items()}
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_image_passes_the_test_of_the_definition(image: Path) -> None:
     """The %test section: both programs start."""
@@ -179,6 +180,7 @@ def test_image_passes_the_test_of_the_definition(image: Path) -> None:
     assert (ours.split()[0], aws.split("/")[0]) == ("laion-fmri", "aws-cli")
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_image_fetches_for_a_user_that_it_does_not_know(image, tiny, tiny_objects):
     """As with ``docker run --user``, and the files arrive."""

@@ -29,8 +29,8 @@ ERRORS = {
 }
 AT_ONCE = ("reset-at-once", "stall-at-once", "html", "redirect")
 PROPER = ("hold", "call", "delay")
-BODY = ("reset", "stall", "short", "slow", "flip", "grow", "other-size")
-PAGE = ("repeat-page", "loop-page", "drop-page")
+BODY = ("reset", "stall", "short", "slow")
+PAGE = ("repeat-page", "loop-page")
 FAULTS = (*ERRORS, *AT_ONCE, *PROPER, *BODY, *PAGE)
 
 LOGIN = "/login"
@@ -227,15 +227,11 @@ class BenchHandler(BaseHTTPRequestHandler):
             if length is None and self.command != "HEAD":  # it comes in chunks, and is short
                 length, pieces = len(body := response.read()), iter([body])
             length = None if length is None else int(length)
-            if rule and length is not None and fault in ("grow", "other-size"):
-                headers, length, pieces = change_size(headers, length, pieces, rule.extra)
             self.send_head(response.status, headers, length)
             if self.command == "HEAD":
                 pieces = iter(())
             if rule and fault in ("reset", "stall", "short"):
                 pieces = cut(pieces, rule.after)
-            elif rule and fault == "flip":
-                pieces = flip(pieces, min(rule.after, (length or 1) - 1))
             elif rule and fault == "slow":
                 pieces = self.slow_down(pieces, rule)
             for piece in pieces:
@@ -257,25 +253,16 @@ class BenchHandler(BaseHTTPRequestHandler):
                 yield part
 
     def send_page(self, fault: str) -> None:
-        """Answer a continued listing with another page than the one that was asked for."""
+        """Answer a continued listing with the first page instead of the one asked for."""
         bench, token = self.server.bench, self.asked.query["continuation-token"]
-        status, headers, page = self.take_page(token if fault == "drop-page" else "")
-        if fault == "drop-page" and (following := read_token(page)):
-            status, headers, page = self.take_page(following)
-        elif fault == "drop-page":
-            page = empty_page(page)
-        elif fault == "repeat-page":
+        with self.ask("") as response:
+            status, headers, page = response.status, response.getheaders(), response.read()
+        if fault == "repeat-page":
             bench.onward[again := f"again-{token}"] = token
-            page = write_token(page, again)
-        else:
-            page = write_token(page, token)
+            token = again
+        page = write_token(page, token)
         self.send_head(status, headers, len(page))
         self.wfile.write(page)
-
-    def take_page(self, token: str) -> tuple[int, Headers, bytes]:
-        """Return status, headers and body of a page, the first for an empty token."""
-        with self.ask(token) as response:
-            return response.status, response.getheaders(), response.read()
 
 
 def cut(pieces: Iterator[bytes], left: int) -> Iterator[bytes]:
@@ -285,46 +272,6 @@ def cut(pieces: Iterator[bytes], left: int) -> Iterator[bytes]:
         left -= len(piece)
 
 
-def flip(pieces: Iterator[bytes], offset: int) -> Iterator[bytes]:
-    """Yield all bytes, the one at `offset` inverted."""
-    for piece in pieces:
-        changed = bytearray(piece)
-        if 0 <= offset < len(piece):
-            changed[offset] ^= 0xFF
-        yield bytes(changed)
-        offset -= len(piece)
-
-
-def change_size(
-    headers: Headers, length: int, pieces: Iterator[bytes], extra: int
-) -> tuple[Headers, int, Iterator[bytes]]:
-    """Return headers, length and body of an object that ends `extra` bytes later, or earlier."""
-    extra = max(extra, -length)
-
-    def move_end(found: re.Match[str]) -> str:
-        first, last, size = map(int, found.groups())
-        return f"bytes {first}-{last + extra}/{size + extra}"
-
-    def lengthen() -> Iterator[bytes]:
-        yield from cut(pieces, length + extra)
-        yield b"+" * extra
-
-    moved = [(name, re.sub(r"bytes (\d+)-(\d+)/(\d+)", move_end, value)) for name, value in headers]
-    return moved, length + extra, lengthen()
-
-
-def read_token(page: bytes) -> str:
-    """Read what leads from a page to the next one; empty if it is the last."""
-    found = re.search(rb"<NextContinuationToken>([^<]*)<", page)
-    return found[1].decode() if found else ""
-
-
 def write_token(page: bytes, token: str) -> bytes:
     """Make a page lead to `token`."""
     return re.sub(rb"(<NextContinuationToken>)[^<]*", rb"\g<1>" + token.encode(), page)
-
-
-def empty_page(page: bytes) -> bytes:
-    """Take all keys and folders out of a page."""
-    page = re.sub(rb"<(Contents|CommonPrefixes)>.*?</\1>", b"", page, flags=re.DOTALL)
-    return re.sub(rb"<KeyCount>\d+", b"<KeyCount>0", page)

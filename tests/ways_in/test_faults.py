@@ -1,8 +1,9 @@
 """What a fault of the network, the bucket or the disk costs, by each of the three ways in.
 
 A story is one fault, or many side by side, met by ``snakemake --cores 4`` in a clone, by
-``download()`` and by the command, at the same time and each with a bucket and a fault bench of its
-own; then the faults are mended, and the same is run again.
+``download()`` or by the command, with a bucket and a fault bench of its own; then the faults are
+mended, and the same is run again. Each story is told by one way in by ``make test``, and by the
+other two by ``make test-faults``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,6 +155,20 @@ def use_command(stage: Stage) -> Ended:
 
 WAYS = {"snakemake": use_snakemake, "download": use_download, "command": use_command}
 by_each_way = pytest.mark.parametrize("way", WAYS)
+LATER = pytest.mark.faults
+#: The stories that take less long, each with the way in that tells it first.
+FIRST = {"each": "command", "storm": "snakemake", "silence": "download", "obstacles": "snakemake"}
+
+
+def by_story(*names: str, title: str = "name, way") -> pytest.MarkDecorator:
+    """Let a test look at stories as they are told by each way in; all but the first later."""
+    told = []
+    for name in names:
+        for way in WAYS:
+            values = (name, way) if "name" in title else (way,)
+            marks = () if FIRST.get(name) == way else LATER
+            told.append(pytest.param(*values, marks=marks, id="-".join(values)))
+    return pytest.mark.parametrize(title, told)
 
 
 def find_reason(ended: Ended, key: str) -> str:
@@ -211,11 +226,13 @@ class Plot(NamedTuple):
 
 @pytest.fixture(scope="module")
 def tell(set_stage, tmp_path_factory):
-    """Return a function that tells a story by all ways in, once, and returns that of each way."""
-    told: dict[str, dict[str, Story]] = {}
+    """Return a function that tells a story by a way in, once, and returns it."""
 
-    def play(name: str, way: str, plot: Plot) -> Story:
-        with set_stage(f"{name}-{way}", plot.objects) as stage:
+    @cache
+    def tell_it(name: str, way: str) -> Story:
+        plot = PLOTS[name]
+        home = tmp_path_factory.mktemp("home")
+        with sandbox(home), set_stage(f"{name}-{way}", plot.objects) as stage:
             plot.begin(stage)
             first = WAYS[way](stage)
             tree, gets = read_tree(stage.data_dir), stage.bench.gets_by_key()
@@ -227,14 +244,6 @@ def tell(set_stage, tmp_path_factory):
             plot.mend(stage)
             second = WAYS[way](stage)
             return Story(first, tree, gets, times, second, read_tree(stage.data_dir), stage.objects)
-
-    def tell_it(name: str) -> dict[str, Story]:
-        if name not in told:
-            home = tmp_path_factory.mktemp("home")
-            with sandbox(home), ThreadPoolExecutor(len(WAYS)) as pool:
-                stories = pool.map(lambda way: play(name, way, PLOTS[name]), WAYS)
-                told[name] = dict(zip(WAYS, stories, strict=True))
-        return told[name]
 
     return tell_it
 
@@ -436,11 +445,11 @@ PLOTS = {
 }
 
 
-@by_each_way
+@by_story("each", title="way")
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_has_its_own_end(name, way, tell):
     """The object is there whole, or it is not and is named with the reason; requests are few."""
-    key, fault, story = KEYS[name], FAULTS[name], tell("each")[way]
+    key, fault, story = KEYS[name], FAULTS[name], tell("each", way)
     versions = {None, BROKEN[key], make_content(key, fault.size, 1)}
     versions.add(make_content(key, fault.size + 11, 1))
     arrived = story.tree.get(key)
@@ -454,50 +463,45 @@ def test_a_fault_has_its_own_end(name, way, tell):
     assert story.gets[key] <= fault.most
 
 
-@by_each_way
+@by_story("each", title="way")
 def test_a_fault_costs_no_other_object(way, tell):
     """All that is sound arrives, and the run fails."""
-    story = tell("each")[way]
+    story = tell("each", way)
     assert story.first.status == 1
     expected = list(SOUND.items())
     assert expected == [(key, story.tree.get(key)) for key in SOUND]
     assert max(story.gets[key] for key in SOUND if len(SOUND[key]) < TWO_PARTS) <= 1
 
 
-@by_each_way
+@by_story("each", title="way")
 def test_attempts_are_further_and_further_apart(way, tell):
     """An object that fails for ever is asked for again after 2 and after 4 more seconds."""
-    times = tell("each")[way].times[KEYS["500 for ever"]]
+    times = tell("each", way).times[KEYS["500 for ever"]]
     assert max(times) - min(times) > 6
 
 
-LONG = {name: pytest.param(name, marks=pytest.mark.faults) for name in ("portal", "stalls")}
-
-
-@by_each_way
-@pytest.mark.parametrize("name", [LONG.get(name, name) for name in PLOTS])
+@by_story(*PLOTS)
 def test_the_next_run_settles_it(name, way, tell):
     """Without the faults, all that the bucket has now is here in the end, whole."""
-    story = tell(name)[way]
+    story = tell(name, way)
     assert story.second.status == 0, story.second.said
     assert sorted(story.objects) == sorted(story.settled)
     assert [key for key in story.objects if story.objects[key] != story.settled[key]] == []
 
 
-@by_each_way
+@by_story("storm", title="way")
 def test_three_in_ten_requests_fail(way, tell):
     """All arrives nevertheless, and no object is asked for again and again."""
-    story = tell("storm")[way]
+    story = tell("storm", way)
     assert story.first.status == 0, story.first.said
     assert story.objects == story.tree
     assert max(story.gets.values()) <= 2 * FEW
 
 
-@pytest.mark.faults
-@by_each_way
+@by_story("portal", title="way")
 def test_a_login_page_from_some_moment_on(way, tell):
     """No page is taken for data; what is missing is named."""
-    story = tell("portal")[way]
+    story = tell("portal", way)
     assert story.first.status == 1
     assert story.tree == {key: story.objects[key] for key in story.tree}
     missing = story.objects.keys() - story.tree.keys()
@@ -505,11 +509,10 @@ def test_a_login_page_from_some_moment_on(way, tell):
     assert sorted(missing) == sorted(key for key in missing if find_reason(story.first, key))
 
 
-@by_each_way
-@pytest.mark.parametrize("name", [LONG["stalls"], "silence"])
+@by_story("stalls", "silence")
 def test_what_stalls_is_given_up(name, way, tell):
     """After a while it is tried again, at last it is named, and the rest arrives meanwhile."""
-    story = tell(name)[way]
+    story = tell(name, way)
     stalled = set(STALLS) if name == "stalls" else set(story.objects)
     assert story.first.status == 1
     assert {k: v for k, v in story.objects.items() if k not in stalled} == story.tree
@@ -519,10 +522,10 @@ def test_what_stalls_is_given_up(name, way, tell):
     assert max(story.gets.values(), default=0) <= 2 * FEW
 
 
-@by_each_way
+@by_story("obstacles", title="way")
 def test_what_is_in_the_way_fails_the_run(way, tell):
     """The rest arrives, and the run fails, though each request is answered as it should be."""
-    story = tell("obstacles")[way]
+    story = tell("obstacles", way)
     assert story.first.status == 1
     assert story.tree == {key: SOUND[key] for key in SOUND if key in IN_THE_WAY}
     reasons = [bool(find_reason(story.first, KEYS[name])) for name in OBSTACLES]

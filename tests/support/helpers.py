@@ -21,8 +21,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm import can_be_warm, find_starter
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 DERIVATIVES = "derivatives/glmsingle-tedana"
 ROOT_FILES = {"README", "dataset_description.json", "participants.tsv", "participants.json"}
 #: What nobody may get, whatever is asked for.
@@ -40,6 +41,14 @@ module laion:
     config: config["laion"]
 
 use rule * from laion as laion_*
+"""
+
+ESCAPE = "\x1b["
+#: Makes its standard input the terminal of its session, where Ctrl-C comes from, and goes on.
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
 """
 
 Values = str | Iterable[str] | None
@@ -187,8 +196,12 @@ def run(
     A setting of None is taken out of the environment.
     """
     environment = {k: str(v) for k, v in (os.environ | settings).items() if v is not None}
+    words = [str(word) for word in command]
+    if can_be_warm(words, environment):
+        place = str(cwd or os.environ["HOME"])
+        return find_starter().run(words[2:], place, environment, timeout=120)
     return subprocess.run(
-        [str(word) for word in command],
+        words,
         cwd=cwd or os.environ["HOME"],
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -258,6 +271,25 @@ def run_on_terminal(
     with contextlib.suppress(OSError):  # the terminal is gone when the command is
         while chunk := os.read(screen, 65536):
             seen += chunk
+    os.close(screen)
+    return process.wait(60), seen.decode()
+
+
+def on_terminal(*words: object, columns: int, typed: str = "", **settings: str) -> tuple[int, str]:
+    """Run the command on a terminal of its own, and type when it asks.
+
+    Returns its status and what it sent to the terminal.
+    """
+    before = [sys.executable, "-ISc", TAKE_TERMINAL]
+    settings = {"NO_COLOR": None, **settings}
+    process, screen = start_on_terminal(*words, columns=columns, before=before, **settings)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when the command is
+        while chunk := os.read(screen, 65536):
+            seen += chunk
+            if typed and b"? [y/N] " in seen:
+                os.write(screen, typed.encode())
+                typed = ""
     os.close(screen)
     return process.wait(60), seen.decode()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from laion_fmri.sample import serve_sample
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 with serve_sample() as server, tempfile.TemporaryDirectory() as data_dir:
     environment = os.environ | {

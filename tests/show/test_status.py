@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import os
@@ -16,14 +15,15 @@ from urllib.parse import unquote, urlsplit
 import pyte
 import pytest
 from helpers import (
+    ESCAPE,
     REPO,
     complaints,
     drop_capabilities,
     expected_keys,
     list_all,
+    on_terminal,
     run,
     run_command,
-    start_on_terminal,
     stat_all,
     write_tree,
 )
@@ -39,37 +39,10 @@ from laion_fmri.status import status
 
 GLM = "derivatives/glmsingle-tedana/sub-03"
 BETAS = f"{GLM}/ses-02/func/sub-03_ses-02_task-images_desc-SingletrialBetas_trials.tsv"
-ESCAPE = "\x1b["
 #: Set it to a folder for the picture of the documentation: ``status.png`` is written there.
 PICTURES = os.environ.get("LAION_FMRI_PICTURES")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
-
-#: Makes its standard input the terminal of its session, where Ctrl-C comes from, and goes on.
-TAKE_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-def on_terminal(*words: object, columns: int, typed: str = "", **settings: str) -> tuple[int, str]:
-    """Run the command on a terminal of its own, and type when it asks.
-
-    Returns its status and what it sent to the terminal.
-    """
-    before = [sys.executable, "-ISc", TAKE_TERMINAL]
-    settings = {"NO_COLOR": None, **settings}
-    process, screen = start_on_terminal(*words, columns=columns, before=before, **settings)
-    seen = b""
-    with contextlib.suppress(OSError):  # the terminal is gone when the command is
-        while chunk := os.read(screen, 65536):
-            seen += chunk
-            if typed and b"? [y/N] " in seen:
-                os.write(screen, typed.encode())
-                typed = ""
-    os.close(screen)
-    return process.wait(60), seen.decode()
 
 
 def show(text: str, columns: int) -> list[str]:
