@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.errors import DownloadError
 from laion_fmri.folder.licences import accept_licenses as accept_licenses
 from laion_fmri.run.run import Run
-from laion_fmri.settings import Values, read_settings, takes
+from laion_fmri.settings import Values, check_workers, read_settings, takes
 from laion_fmri.show.progress import report_progress
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def download(
     """
     given = (ses, task, space, desc, stat, suffix, extension)
     filters = dict(zip(FILTERS, given, strict=False))
-    more = {"subject": subject, "include_stimuli": include_stimuli, "n_jobs": n_jobs}
-    with Run(read_settings({**filters, **more, **options})) as run:
+    more = {"subject": subject, "include_stimuli": include_stimuli}
+    settings = read_settings({**filters, **more, **options})
+    with Run(replace(settings, workers=check_workers("n_jobs", n_jobs))) as run:
         run.table.announce()
         report = run.finish(run.fetch(report_progress))
     if report.failures():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from laion_fmri.base.bids import FILTERS, HELP
-from laion_fmri.base.text import suggest
+from laion_fmri.base.text import suggest_name
 from laion_fmri.dataset import PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
@@ -38,9 +38,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Kind(NamedTuple):
-    """What values an option has: as JSON schema, in words, and checked as an argument."""
+    """What values an option has: as JSON schema, as a Python type, in words, and checked."""
 
     schema: Mapping[str, Any]
+    type: str
     words: str
     check: Callable[[str, Any], Any]
     metavar: str = "VALUE"
@@ -100,7 +101,7 @@ def check_workers(name: str, value: object) -> int:
     if used != wanted or isinstance(value, bool):
         expected = f"at most {cap} on this machine" if wanted > cap else "a whole number from 1 on"
         text = f"{name}={value!r} should be {expected}; using {used}"
-        warnings.warn(text, UserWarning, stacklevel=5)
+        warnings.warn(text, UserWarning, stacklevel=4)
     return used
 
 
@@ -117,18 +118,29 @@ _NUMBER = {"type": ["number", "null"], "exclusiveMinimum": 0}
 _WORD = {"type": "string", "minLength": 1}
 _VALUES = [_WORD, {"type": "array", "minItems": 1, "items": _WORD}]
 
-SUBJECTS = Kind({"oneOf": _VALUES}, "str or list of str", _as_is, "SUBJECT")
-SWITCH = Kind({"type": "boolean"}, "bool", _check_switch)
-SECONDS = Kind(_NUMBER, "float", _check_positive, "SECONDS", float)
-RATE = Kind(_NUMBER, "float", _check_positive, "MB/S", float)
-FOLDER = Kind(_OPTIONAL_TEXT, "path", _as_is, "DIR")
-FILE = Kind(_OPTIONAL_TEXT, "path", _check_file, "FILE")
-NAME = Kind(_OPTIONAL_TEXT, "str or path", _as_is, "NAME")
-WORKERS = Kind({"type": "integer", "minimum": 1}, "int", check_workers, "N", parse_count)
+_MANY = "a string or a list of strings"
+SUBJECTS = Kind({"oneOf": _VALUES}, "str or list of str", _MANY, _as_is, "SUBJECT")
+SWITCH = Kind({"type": "boolean"}, "bool", "true or false", _check_switch)
+SECONDS = Kind(_NUMBER, "float", "a number above 0", _check_positive, "SECONDS", float)
+RATE = SECONDS._replace(metavar="MB/S")
+FOLDER = Kind(_OPTIONAL_TEXT, "path", "a path", _as_is, "DIR")
+FILE = Kind(_OPTIONAL_TEXT, "path", "a path", _check_file, "FILE")
+NAME = Kind(_OPTIONAL_TEXT, "str or path", "a string", _as_is, "NAME")
+WORKERS = Kind(
+    {"type": "integer", "minimum": 1},
+    "int",
+    "a whole number from 1 on",
+    check_workers,
+    "N",
+    parse_count,
+)
 COUNT = WORKERS._replace(check=_as_is)
-PLACE = Kind({"enum": ["submit-host", "cluster"]}, "str", _as_is)
+PLACE = Kind({"enum": ["submit-host", "cluster"]}, "str", "a place", _as_is)
 WORDS = Kind(
-    {"type": ["array", "string", "null"], "items": {"type": "string"}}, "list of str", _check_words
+    {"type": ["array", "string", "null"], "items": {"type": "string"}},
+    "list of str",
+    "a list of strings",
+    _check_words,
 )
 
 
@@ -340,11 +352,11 @@ def read_config(config: Mapping[str, Any]) -> Settings:
 def make_schema() -> dict[str, Any]:
     """Return the JSON schema of a workflow's configuration."""
     known = {
-        name: {**this.kind.schema, "description": this.help}
+        name: {**this.kind.schema, "description": f"{this.kind.words}: {this.help}"}
         for name, (this, _) in list_options(CONFIG).items()
     }
     values = {"oneOf": [{"type": "null"}, *_VALUES]}
-    filters = {name: {**values, "description": f"{HELP[name]} (default: all)"} for name in FILTERS}
+    filters = {name: {**values, "description": f"{_MANY}: {HELP[name]}"} for name in FILTERS}
     return {
         "type": "object",
         "required": ["subject"],
@@ -359,7 +371,7 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
         return f"the configuration lacks 'subject': {known['subject']['description']}"
     if problem.validator == "additionalProperties":
         unknown = [str(key) for key in config if key not in known]
-        told = [f"{key!r} is not a known key; {suggest(key, known)}" for key in unknown]
+        told = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
         return f"{''.join(told)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
     many = isinstance(value, (list, tuple)) and bool(value)
@@ -385,7 +397,7 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
             for name in options:
                 if name not in allowed:
                     told = f"{function.__name__}() has no argument {name!r}; "
-                    told += f"{suggest(name, allowed)}there is: {', '.join(allowed)}"
+                    told += f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
                     raise InputTypeError(told)
             return function(*args, **options)
 
@@ -399,7 +411,7 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
         ]
         checked.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
         text = "\n".join(
-            f"    {name} : {known[name][0].kind.words}, optional\n        {known[name][0].help}."
+            f"    {name} : {known[name][0].kind.type}, optional\n        {known[name][0].help}."
             for name in names
             if name in known
         )

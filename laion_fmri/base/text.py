@@ -72,6 +72,12 @@ def find_near(value: str, existing: Iterable[str]) -> list[str]:
     return sorted(alike)[:3]
 
 
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean ...? `` for the name of an option, or nothing."""
+    near = difflib.get_close_matches(name.casefold(), list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 def suggest(value: str, existing: Iterable[str]) -> str:
     """Return ``did you mean ...? `` for what `value` may have meant, or nothing."""
     near = find_near(value, existing)

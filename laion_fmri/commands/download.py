@@ -91,7 +91,7 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     for text in run.table.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
     tell: Callable[[str], object] = be_quiet if quiet else print
-    for text in run.notes:
+    for text in run.table.notes:
         tell(text)
     if not quiet:
         _show_plan(run)

@@ -56,10 +56,14 @@ class Run:
         self._snakemake = Snakemake() if starts else None
         self.settings = settings
         try:
-            self.plan = plan_run(settings, selection, data_dir, reads_only=settings.dry_run)
+            plan = plan_run(settings, selection, data_dir, reads_only=settings.dry_run)
         except BaseException:
             self.close()
             raise
+        if plan.is_first:
+            notes = (*plan.table.notes, dataset.BRAIN_LICENSE)
+            plan = replace(plan, table=replace(plan.table, notes=notes))
+        self.plan = plan
 
     @property
     def table(self) -> Table:
@@ -70,11 +74,6 @@ class Run:
     def data_dir(self) -> Path:
         """Where the files go."""
         return self.plan.data_dir
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is worth saying once."""
-        return self.table.notes + (dataset.BRAIN_LICENSE,) * self.plan.is_first
 
     def __enter__(self) -> Run:
         return self

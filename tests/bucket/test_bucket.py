@@ -14,14 +14,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from faults import serve_faults
-from helpers import REPO, run_command
+from helpers import run_command
 
 from laion_fmri.bucket import client as client_module
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.config import validate_config
 from laion_fmri.discovery import get_subjects
 from laion_fmri.errors import BucketError, ConfigError, LaionFmriError
 from laion_fmri.keys import key_table
+from laion_fmri.settings import read_config, read_settings
 
 GLM = "derivatives/glmsingle-tedana/"
 PAGED = [f"{GLM}sub-{n:02d}/sub-{n:02d}_x{i}.tsv" for n in range(1, 16) for i in range(4)]
@@ -326,7 +326,7 @@ def test_an_answer_that_breaks_off_is_no_empty_listing(body, monkeypatch):
 )
 def test_settings_that_can_be_meant(setting, good):
     """They are taken as they are."""
-    assert good in vars(Bucket.from_config({setting: good})).values()
+    assert good in vars(Bucket.from_settings(read_settings({setting: good}))).values()
 
 
 BAD_BUCKETS = """ab NOT Bucket a_b -ab ab- .ab ab. a..b 192.168.5.4 a/b a:b a$b a;b é
@@ -356,7 +356,7 @@ BAD_ENDPOINTS = """127.0.0.1:9 s3.example.org ftp://s3.example.org file:///etc/p
 def test_settings_that_cannot_be_meant(setting, bad):
     """One line, which names the setting, its value and what to do, and hides nothing of it."""
     with pytest.raises(ConfigError) as caught:
-        Bucket.from_config({setting: bad})
+        Bucket.from_settings(read_settings({setting: bad}))
     said = str(caught.value)
     assert (said.isprintable(), repr(bad) in said, f"'{setting}' in the configuration" in said) == (
         True,
@@ -380,7 +380,7 @@ def test_variables_that_cannot_be_meant(variable, monkeypatch, tmp_path):
 def test_a_password_is_not_shown(url):
     """An endpoint with a user is refused, and the message does not repeat it."""
     with pytest.raises(ConfigError, match="user or password") as caught:
-        Bucket.from_config({"endpoint_url": url})
+        Bucket.from_settings(read_settings({"endpoint_url": url}))
     assert "secret" not in str(caught.value)
 
 
@@ -490,7 +490,6 @@ def test_no_setting_turns_the_checks_off(monkeypatch):
     for endpoint in (None, "https://s3.example.org"):
         client = client_module.get_client("us-west-2", endpoint)
         assert client._endpoint.http_session._verify is True
-    schema = REPO / "workflow" / "schemas" / "config.schema.yaml"
     for name in ("verify", "verify_ssl", "no_verify_ssl", "insecure", "ca_bundle"):
         with pytest.raises(ConfigError, match=name):
-            validate_config({"subject": "03", name: False}, schema)
+            read_config({"subject": "03", name: False})

@@ -31,8 +31,10 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.folder.staging import Claims, Presence
+from laion_fmri.folder.claims import Claims
+from laion_fmri.folder.presence import Presence
 from laion_fmri.removal import remove
+from laion_fmri.settings import read_settings
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func"
 BETAS = f"{FUNC}/sub-03_ses-01_task-images_desc-SingletrialBetas_trials.tsv"
@@ -161,7 +163,7 @@ def test_links_are_left(data, tmp_path, objects, session):
 
 def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(data, tmp_path):
     """Between the plan and the removal, somebody moves the folder elsewhere."""
-    removal = plan_removal({"subject": "sub-03", "ses": "ses-01"})
+    removal = plan_removal(read_settings({"subject": "sub-03", "ses": "ses-01"}))
     assert removal.select("planned")
     (data / FUNC).rename(tmp_path / "elsewhere")
     (data / FUNC).symlink_to(tmp_path / "elsewhere")
@@ -190,7 +192,7 @@ def test_what_is_no_file_is_left(data):
 HOLD = """
 import sys
 from pathlib import Path
-from laion_fmri.folder.staging import Claims
+from laion_fmri.folder.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.take(sys.argv[2:]), flush=True)
 sys.stdin.read()
@@ -368,7 +370,7 @@ def test_an_interrupt_ends_it_with_130(data):
 
 def test_an_interrupt_in_the_middle_says_how_far_it_is(data, session):
     """What is removed stays removed, and the rest can be removed by the same again."""
-    removal = plan_removal({"subject": "sub-03", "ses": "ses-01"})
+    removal = plan_removal(read_settings({"subject": "sub-03", "ses": "ses-01"}))
 
     def stop(done: int) -> None:
         if done == 3:

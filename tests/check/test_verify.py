@@ -38,7 +38,10 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from laion_fmri.check.etags import (
+from s3transfer.utils import ChunksizeAdjuster
+
+from laion_fmri.base import etags
+from laion_fmri.base.etags import (
     Hasher,
     MultipartMD5,
     count_parts,
@@ -46,10 +49,6 @@ from laion_fmri.check.etags import (
     list_part_sizes,
     read_part_count,
 )
-from s3transfer.utils import ChunksizeAdjuster
-
-from laion_fmri.check import etags
-from laion_fmri.check.verification import show_check
 from laion_fmri.errors import (
     DataDirError,
     DataDirNotSetError,
@@ -58,7 +57,9 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
-from laion_fmri.show import progress
+from laion_fmri.run.monitor import Progress
+from laion_fmri.show import pace
+from laion_fmri.show.progress import show_check
 from laion_fmri.verify import verify
 
 MIB = 2**20
@@ -764,9 +765,9 @@ def test_a_terminal_shows_how_far_it_is(mirror, uploads):
 
 def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, capsys):
     """A log gets plain lines on stderr."""
-    monkeypatch.setattr(progress, "INTERVAL", 0)
+    monkeypatch.setattr(pace, "INTERVAL", 0)
     with show_check() as tell:
-        tell(progress.Progress(1, 2, 3000, 4000))
+        tell(Progress(1, 2, 3000, 4000))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("1 of 2 files, 3.0 kB of 4.0 kB, ")

@@ -400,7 +400,7 @@ def test_names_that_a_shell_should_not_see_are_not_kept():
 )
 def test_a_broken_file_is_one_that_says_nothing(bucket, content):
     """It is read as far as it goes, and the next listing writes it anew."""
-    here = Bucket.from_config({})
+    here = Bucket.from_settings()
     remember_listing(here, keys_of("05", "A"))
     (file,) = cache_files()
     file.write_bytes(content)

@@ -13,18 +13,18 @@ import pytest
 import yaml
 from helpers import REPO, drop_capabilities, run
 
+from laion_fmri.base.bids import FILTERS
 from laion_fmri.config import (
     check_data_dir,
     dataset_initialize,
     find_data_dir,
     get_data_dir,
-    validate_config,
 )
 from laion_fmri.download import download
 from laion_fmri.errors import ConfigError, DataDirError, DataDirNotSetError
+from laion_fmri.settings import Settings, make_schema, read_config, read_settings
 
-SCHEMA_FILE = REPO / "workflow" / "schemas" / "config.schema.yaml"
-SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text())
+SCHEMA = make_schema()
 
 
 def saved_choice() -> Path:
@@ -32,10 +32,9 @@ def saved_choice() -> Path:
     return Path(os.environ["XDG_CONFIG_HOME"], "laion_fmri", "config.json")
 
 
-def validate(**config) -> dict:
-    """Return `config` as the schema leaves it."""
-    validate_config(config, SCHEMA_FILE)
-    return config
+def validate(**config) -> Settings:
+    """Return the settings that `config` makes."""
+    return read_config(config)
 
 
 def explain(**config) -> str:
@@ -221,18 +220,20 @@ def test_every_argument_is_a_key_of_the_schema():
 
 
 def test_defaults_are_those_of_the_function():
-    """The schema fills in what download() would take by default."""
+    """What a configuration leaves out is what download() takes by default."""
     parameters = inspect.signature(download).parameters
-    filled = validate(subject="sub-03")
-    expected = {name: filled[name] for name in parameters if name not in OF_THE_RUN | {"subject"}}
-    assert expected == {name: parameters[name].default for name in expected}
+    settings = validate(subject="sub-03")
+    named = set(parameters) - OF_THE_RUN - {"subject"} - set(FILTERS)
+    assert {name: getattr(settings, name) for name in named} == {
+        name: parameters[name].default for name in named
+    }
+    assert settings == read_settings({"subject": "sub-03"})
 
 
-def test_every_key_but_the_subject_has_a_default():
-    """A configuration of one line is complete, and what is given is not replaced."""
-    assert set(SCHEMA["properties"]) == set(validate(subject="sub-03"))
-    given = {"subject": ["01"], "ses": "averages", "include_stimuli": True, "data_dir": "/x"}
-    assert given == {name: value for name, value in validate(**given).items() if name in given}
+def test_null_stands_for_the_default():
+    """A key without a value is as good as one that is left out."""
+    given = dict.fromkeys(("ses", "data_dir", "max_bandwidth", "stall_timeout"))
+    assert validate(subject="03", **given) == validate(subject="03")
 
 
 def test_the_example_is_valid():
@@ -243,8 +244,8 @@ def test_the_example_is_valid():
     ]
     examples = [line for line in examples if line.split(":")[0] in SCHEMA["properties"]]
     assert len(examples) >= 8
-    assert validate(**yaml.safe_load(text))["subject"] == "sub-03"
-    assert validate(**yaml.safe_load(text + "\n" + "\n".join(examples)))["include_stimuli"] is True
+    assert validate(**yaml.safe_load(text)).subject == "sub-03"
+    assert validate(**yaml.safe_load(text + "\n" + "\n".join(examples))).include_stimuli is True
 
 
 @pytest.mark.parametrize(
@@ -292,9 +293,18 @@ def test_what_is_said_of_a_bad_configuration(config, words):
     assert ([word for word in words if word not in said], said.count("\n")) == ([], 0)
 
 
-def test_no_value_is_changed_by_a_refusal():
-    """A configuration that is refused gets no defaults."""
-    config = {"subject": 3}
-    with pytest.raises(ConfigError):
-        validate_config(config, SCHEMA_FILE)
-    assert config == {"subject": 3}
+@pytest.mark.parametrize(
+    ("key", "near"), [("sess", "ses"), ("max_bandwith", "max_bandwidth"), ("Subject", "subject")]
+)
+def test_an_unknown_key_names_the_nearest_known_one(key, near):
+    """A slip of the pen is met with what may have been meant, and with all that there is."""
+    said = explain(subject="03", **{key: "x"})
+    assert f"{key!r} is not a known key; did you mean '{near}'" in said
+    assert "held_out_sessions" in said
+
+
+def test_the_configuration_is_left_as_it_is():
+    """Reading fills in no defaults: what else reads it sees what was written."""
+    config = {"subject": "03"}
+    read_config(config)
+    assert config == {"subject": "03"}

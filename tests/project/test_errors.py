@@ -28,6 +28,7 @@ BUILTINS = {
     "DataDirError": OSError,
     "DataDirNotSetError": RuntimeError,
     "DownloadError": RuntimeError,
+    "InputTypeError": TypeError,
     "LicenseNotAcceptedError": PermissionError,
     "ManifestError": ValueError,
     "MissingDependencyError": ImportError,

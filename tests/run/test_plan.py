@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from laion_fmri.bucket.listing import Bucket
+from laion_fmri.dataset import PUBLISHED
 from laion_fmri.fetch.aws import escape_pattern
 from laion_fmri.run.jobs import (
     CONNECTIONS,
@@ -28,6 +29,7 @@ from laion_fmri.run.jobs import (
 from laion_fmri.run.patterns import cover
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.table import find_keys
+from laion_fmri.settings import read_settings
 
 #: On a busy machine an example may take its time.
 UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -244,8 +246,8 @@ def test_a_batch_stays_inside_what_was_listed(bucket, monkeypatch, tmp_path):
     keys = [key for sub in ("sub-01", "sub-03", "sub-05") for key in make_subject(sub, range(1, 3))]
     bucket.add_bucket("plan-subjects", dict.fromkeys(keys, b"x"))
     monkeypatch.setenv("LAION_FMRI_BUCKET", "plan-subjects")
-    selection = Selection.from_config({"subject": ["01", "05"]})
-    table = find_keys(selection, Bucket.from_config({}), tmp_path)
+    selection = Selection.from_settings(read_settings({"subject": ["01", "05"]}))
+    table = find_keys(selection, PUBLISHED, Bucket.from_settings(), tmp_path)
     jobs = plan_batches([(row.key, row.size) for row in table.rows], table.listed, 1)
     expected = {key for key in keys if "sub-03" not in key}
     assert expected == set().union(*(brought_by(job, keys) for job in jobs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ from laion_fmri.download import download
 from laion_fmri.errors import BucketError, WorkflowFailedError
 from laion_fmri.run.process import Snakemake
 from laion_fmri.run.run import Run
+from laion_fmri.settings import Settings
 
 
 def find_children() -> list[str]:
@@ -30,14 +32,14 @@ def test_a_listing_that_fails_leaves_no_process(monkeypatch, tmp_path):
 
 def test_only_the_first_run_loads_ahead(tiny, tiny_objects, tmp_path):
     """A new data directory will be fetched into; later, or in a dry run, nobody knows yet."""
-    config = {"subject": "03", "data_dir": tmp_path}
-    with Run(config, 1, dry_run=True):
+    settings = Settings("03", data_dir=tmp_path)
+    with Run(replace(settings, dry_run=True)):
         assert find_children() == []
-    with Run(config, 1):
+    with Run(settings):
         assert len(find_children()) == 1
     assert find_children() == []
     download("sub-03", data_dir=tmp_path)
-    with Run(config, 1):
+    with Run(settings):
         assert find_children() == []
 
 

@@ -18,6 +18,7 @@ from laion_fmri.errors import (
 from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.keys import key_table
 from laion_fmri.selection.table import compare
+from laion_fmri.settings import read_settings
 
 COLUMNS = "key size etag last_modified sub ses task space desc stat suffix extension path status"
 GLM, ATLASES = "derivatives/glmsingle-tedana/", "derivatives/atlases/"
@@ -329,7 +330,8 @@ def test_our_own_state_is_never_a_target(make_bucket, bucket):
 
     make_bucket({".laion_fmri/sub-03/stamp": b"x", "raw/sub-03/x.tsv": b"x"})
     trees = ["raw/{subject}/", ".laion_fmri/{subject}/"]
-    selection = Selection.from_config({"subject": "03", "trees": trees})
-    found = find_keys(selection, Bucket.from_config({}), "/data")
+    settings = read_settings({"subject": "03", "trees": trees})
+    selection = Selection.from_settings(settings)
+    found = find_keys(selection, settings.facts, Bucket.from_settings(), "/data")
     assert [row.key for row in found.rows] == ["raw/sub-03/x.tsv"]
     assert ["'.laion_fmri/sub-03/stamp'" in text for text in found.warnings] == [True]

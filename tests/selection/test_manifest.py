@@ -26,6 +26,7 @@ from helpers import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from laion_fmri.base.etags import hash_files
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.download import accept_licenses, download
 from laion_fmri.errors import (
@@ -39,7 +40,8 @@ from laion_fmri.errors import (
 )
 from laion_fmri.manifest import Entry, read_manifest, write_manifest
 from laion_fmri.selection.filters import Selection
-from laion_fmri.selection.manifest_run import find_table, hash_files
+from laion_fmri.selection.manifest_run import find_table
+from laion_fmri.settings import read_settings
 
 FUNC = "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_"
 TRIALS = FUNC + "desc-SingletrialBetas_trials.tsv"
@@ -239,9 +241,10 @@ def find(bucket, tmp_path):
             entries = list_bucket(bucket, entries)
         write_manifest(tmp_path / "keys.tsv", entries)
         config = {"subject": "all", "manifest": tmp_path / "keys.tsv"} | config
-        used = Bucket.from_config(config)
+        settings = read_settings(config)
+        used = Bucket.from_settings(settings)
         bucket.clear_requests()
-        return find_table(config, Selection.from_config(config), used, tmp_path)[0]
+        return find_table(settings, Selection.from_settings(settings), used, tmp_path)
 
     return find
 
@@ -262,7 +265,7 @@ def test_filters_thin_a_manifest(find, config, expected):
     """They pass what they would of the bucket; the manifest's root files and maps come along."""
     table = find(MIXED, **config)
     assert sorted(expected) == [row.key for row in table.rows]
-    assert (table.obstacles, table.warnings) == ({}, [])
+    assert (table.obstacles, table.warnings) == ({}, ())
 
 
 def test_nothing_comes_along_that_is_not_in_the_manifest(find):
@@ -284,7 +287,7 @@ def test_what_is_held_out_stays_so(find):
     assert all(word in said for word in ("ses-31", RESTRICTED, "request"))
     with pytest.raises(SelectionError, match="ses-31"):
         find([RESTRICTED, HELD_OUT], ses="31")
-    with pytest.raises(SelectionError, match=f"nothing that may be had.*{RESTRICTED}"):
+    with pytest.raises(SelectionError, match=f"nothing that is public.*{RESTRICTED}"):
         find([RESTRICTED])
 
 
@@ -328,8 +331,9 @@ def test_a_manifest_of_another_bucket_is_warned_of(find, bucket, tmp_path, tiny_
     made = list_bucket(bucket, [TRIALS])
     write_manifest(tmp_path / "keys.tsv", made, Bucket("elsewhere", "us-west-2", None))
     config = {"subject": "all", "manifest": str(tmp_path / "keys.tsv")}
-    where = Bucket.from_config(config)
-    table, _ = find_table(config, Selection.from_config(config), where, tmp_path)
+    settings = read_settings(config)
+    where = Bucket.from_settings(settings)
+    table = find_table(settings, Selection.from_settings(settings), where, tmp_path)
     (said,) = table.warnings
     assert "elsewhere" in said
     assert "laion-fmri" in said
@@ -350,7 +354,7 @@ def test_changes_are_obstacles_unless_the_file_is_here(find, bucket, tmp_path):
     table = find(made)
     assert {made[0].key, made[1].key, made[2].key} == set(table.obstacles)
     # The same content, uploaded again: transfers know the version by the time of the bucket.
-    assert [same.last_modified] == [r.last_modified for r in table.rows if r.key == same.key]
+    assert [same.last_modified] == [r.listed.last_modified for r in table.rows if r.key == same.key]
     since = "the bucket since the manifest was written"
     said = table.obstacles
     assert f"has changed in {since}: 7 bytes, now {size.size:,}; ETag" in said[size.key]
@@ -364,9 +368,9 @@ def test_changes_are_obstacles_unless_the_file_is_here(find, bucket, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"manifest": ""}, "manifest='' is no path"),
-        ({"save_manifest": 3}, "save_manifest=3 is no path"),
-        ({"manifest": b"keys.tsv"}, "is no path"),
+        ({"manifest": ""}, "manifest='' is not the path of a file"),
+        ({"save_manifest": 3}, "save_manifest=3 is not the path of a file"),
+        ({"manifest": b"keys.tsv"}, "is not the path of a file"),
         ({"checksums": True}, "save_manifest"),
     ],
     ids=["empty", "number", "bytes", "checksums"],

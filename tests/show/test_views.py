@@ -36,11 +36,14 @@ from helpers import (
 )
 from rich.cells import cell_len
 
+from laion_fmri.base.bids import parse_key
 from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
+from laion_fmri.bucket.listing import ListedObject
 from laion_fmri.commands.overview import group_rows
+from laion_fmri.run.monitor import Monitor, Running, State
 from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
-from laion_fmri.show.progress import Monitor, Pace, Running, State, find_pause
+from laion_fmri.show.pace import Pace, find_pause
 from laion_fmri.show.views import make_screen
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
@@ -254,7 +257,7 @@ def test_lines_become_rarer():
 
 def test_pipe_gets_plain_lines(slowly, tmp_path):
     """Piped, there is a line now and then, the last of which counts what is left; no escapes."""
-    script = "from laion_fmri import cli, progress; progress.INTERVAL = 0.8; "
+    script = "from laion_fmri.commands import cli; from laion_fmri.show import pace; pace.INTERVAL = 0.8; "
     script += f"cli.main(['download', '--subject', '03', '--data-dir', {str(tmp_path)!r}])"
     done = run([sys.executable, "-c", script])
     assert done.returncode == 0
@@ -272,9 +275,9 @@ def test_pipe_gets_plain_lines(slowly, tmp_path):
 
 SCRIPT = """
 import logging
-from laion_fmri import progress
+from laion_fmri.show import pace
 from laion_fmri.download import download
-progress.INTERVAL = 0.3
+pace.INTERVAL = 0.3
 {setup}
 report = download("03", n_jobs=3, data_dir={data_dir!r})
 print(len(report))
@@ -295,7 +298,7 @@ def test_script_logs_how_far_it_is(slowly, tmp_path):
 
 def test_script_without_logging_says_nothing(tiny, tmp_path):
     """A library does not print."""
-    setup = "progress.INTERVAL = 0.0"
+    setup = "pace.INTERVAL = 0.0"
     done = run_script(SCRIPT.format(setup=setup, data_dir=str(tmp_path)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
 
@@ -345,10 +348,8 @@ def test_notebook_has_a_bar(slowly, tmp_path, monkeypatch):
 
 def make_row(key: str, size: int = 1000, status: str = "missing") -> Row:
     """Make a row of the key table, with the subject and the session that its key names."""
-    found = {name: re.search(rf"/{name}-(\w+?)/", key) for name in ("sub", "ses")}
-    sub, ses = (found[name] and found[name][1] for name in ("sub", "ses"))
     when = datetime(2026, 1, 1, tzinfo=UTC)
-    return Row(key, size, "", when, sub, ses, *[None] * 6, f"/data/{key}", status)
+    return Row(ListedObject(key, size, "", when), parse_key(key), f"/data/{key}", status)
 
 
 @pytest.mark.parametrize(
@@ -505,7 +506,7 @@ class Stub(NamedTuple):
     """What a monitor asks of targets."""
 
     data_dir: str
-    run_dir: str
+    path: str
     jobs: list
 
 

@@ -21,11 +21,13 @@ from helpers import (
 )
 
 from laion_fmri.bucket.listing import Bucket
+from laion_fmri.dataset import PUBLISHED
 from laion_fmri.download import download
 from laion_fmri.errors import DownloadError
-from laion_fmri.folder.obstacles import Ground, find_conflicts, find_obstacle, is_safe_key
+from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_obstacle, is_safe_key
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.table import find_keys
+from laion_fmri.settings import read_settings
 
 GLM = "derivatives/glmsingle-tedana/"
 TOP = GLM + "sub-03/"
@@ -201,8 +203,8 @@ def test_a_twin_is_refused_though_only_one_is_selected(bucket, monkeypatch, tmp_
     keys = [*twins, folder, folder + "/desc-B_z.tsv", FUNC + "sub-03_desc-A_z.tsv"]
     bucket.add_bucket("twins", dict.fromkeys(keys, b"x"))
     monkeypatch.setenv("LAION_FMRI_BUCKET", "twins")
-    selection = Selection.from_config({"subject": "03", "desc": "A"})
-    table = find_keys(selection, Bucket.from_config({}), tmp_path)
+    selection = Selection.from_settings(read_settings({"subject": "03", "desc": "A"}))
+    table = find_keys(selection, PUBLISHED, Bucket.from_settings(), tmp_path)
     assert [keys[4]] == [row.key for row in table.rows]
     assert [twins[0], folder] == list(table.refused)
 
@@ -345,11 +347,11 @@ def test_a_folder_is_looked_at_once(ground, monkeypatch):
         looks[path] += 1
         return real(path)
 
-    found = Ground(f"{ground}/")
+    found = Obstacles(f"{ground}/")
     monkeypatch.setattr("laion_fmri.folder.obstacles.os.lstat", count)
     for number in range(1_000):
-        assert found.find_obstacle(f"{ground}/folder/deep/{number}") is None
-        assert "leads out" in str(found.find_obstacle(f"{ground}/out/deep/{number}"))
+        assert found.find(f"{ground}/folder/deep/{number}") is None
+        assert "leads out" in str(found.find(f"{ground}/out/deep/{number}"))
     inside = {path: times for path, times in looks.items() if path.startswith(f"{ground}/")}
     folders = [f"{ground}/{name}" for name in ("folder", "folder/deep", "out")]
     assert max(inside[folder] for folder in folders) <= 2  # a link is also followed, once

@@ -25,7 +25,7 @@ from runs import (
 )
 
 from laion_fmri.download import download
-from laion_fmri.folder.staging import Presence
+from laion_fmri.folder.presence import Presence
 
 OBJECTS = make_objects()
 #: Patterns of the objects that do not arrive before a run is stopped: some of each batch.

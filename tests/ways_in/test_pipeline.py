@@ -20,12 +20,13 @@ from helpers import (
     stat_all,
     write_tree,
 )
-from laion_fmri.run.targets import find_job
 
 from laion_fmri.download import accept_licenses
 from laion_fmri.errors import SelectionError
 from laion_fmri.pipeline import expand_targets, target, targets
-from laion_fmri.run.pipeline_modules import Process, open_targets, read_allowed_rules
+from laion_fmri.run.pipeline_modules import MODULES, Process, read_allowed_rules
+from laion_fmri.run.plan import Crew
+from laion_fmri.run.rules import find_job
 
 GLM = "derivatives/glmsingle-tedana"
 BETAS = "_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
@@ -399,9 +400,9 @@ def module(bucket, tmp_path):
     workflow = Workflow()
 
     def open_module(subject: str = "none", **config: object):
-        process = Process(workflow, True, 2, False, True, None, str)
-        config |= {"subject": subject, "data_dir": str(tmp_path), "table": None}
-        return open_targets(config, process)[0]
+        process = Process(workflow, True, Crew(2), None, str)
+        config |= {"subject": subject, "data_dir": str(tmp_path)}
+        return MODULES.open(config, process).rules
 
     return open_module
 
@@ -515,7 +516,7 @@ def test_a_rule_may_have_another_name(rule, job):
 
 def test_an_unknown_filter_is_refused_at_once():
     """A misspelt filter would otherwise select more than was meant."""
-    with pytest.raises(TypeError, match="'sufix' is no filter; there are: subject, ses"):
+    with pytest.raises(TypeError, match="'sufix' is not a filter; there are: subject, ses"):
         target(sufix="trials")
 
 
