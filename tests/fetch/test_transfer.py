@@ -41,8 +41,9 @@ STUB = """#!{python}
 import json, os, pathlib, sys, time
 log = pathlib.Path({log!r})
 attempt = log.read_text().count("\\n") + 1 if log.exists() else 1
-words = sys.argv[5:]  # after the time-outs
-to = pathlib.Path(words[2 if words[0] == "--recursive" else 1])
+words = sys.argv[1:]
+source = next(index for index, word in enumerate(words) if word.startswith("s3://"))
+to = pathlib.Path(words[source + 1])
 with log.open("a") as file:
     said = dict(pid=os.getpid(), words=words, environ=dict(os.environ))
     said["config"] = pathlib.Path(os.environ["AWS_CONFIG_FILE"]).read_text()
@@ -241,7 +242,7 @@ def test_keys_that_cannot_both_be_files(make_stub, fetch, make_job, tmp_path):
 FAIL_ONCE = """
 if attempt == 1:
     sys.exit(f"download failed: s3://transfer/{key} to ../{name} {message}")
-to = to if words[0] != "--recursive" else to / name
+to = to / name if "--recursive" in words else to
 to.parent.mkdir(parents=True, exist_ok=True)
 to.write_bytes(b"z")
 os.utime(to, (1, 1))  # as aws does: the time of the upload

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import psutil
 import pytest
-from helpers import list_all, run_script
+from faults import serve_faults
+from helpers import list_all
+from runs import start, wait_until
 
 from laion_fmri.download import download
 from laion_fmri.errors import BucketError, WorkflowFailedError
@@ -16,13 +17,14 @@ from laion_fmri.run.run import Run
 from laion_fmri.settings import Settings
 
 
-def find_children() -> list[str]:
-    """Return the command lines of the Snakemake processes that this one has started."""
-    found = (child.cmdline() for child in psutil.Process().children())
-    return [" ".join(words) for words in found if any("loader.py" in word for word in words)]
+@pytest.fixture
+def find_children():
+    """Return a function that finds the processes that the test has started and that are alive."""
+    before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]
 
 
-def test_a_listing_that_fails_leaves_no_process(monkeypatch, tmp_path):
+def test_a_listing_that_fails_leaves_no_process(find_children, monkeypatch, tmp_path):
     """What was started ahead of time is ended with the run that wanted it."""
     monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BucketError):
@@ -30,7 +32,7 @@ def test_a_listing_that_fails_leaves_no_process(monkeypatch, tmp_path):
     assert find_children() == []
 
 
-def test_only_the_first_run_loads_ahead(tiny, tiny_objects, tmp_path):
+def test_only_the_first_run_loads_ahead(find_children, tiny, tiny_objects, tmp_path):
     """A new data directory will be fetched into; later, or in a dry run, nobody knows yet."""
     settings = Settings("03", data_dir=tmp_path)
     with Run(replace(settings, dry_run=True)):
@@ -53,14 +55,16 @@ def test_a_dry_run_leaves_what_was_kept(tiny, tiny_objects, tmp_path):
     assert before == list_all(tmp_path)
 
 
-def test_it_ends_with_its_parent():
+def test_it_ends_with_its_parent(server, tiny, monkeypatch, tmp_path):
     """Killed in the middle of the listing, a command leaves no Snakemake that waits for ever."""
-    script = "import os; from laion_fmri.run.process import Snakemake; s = Snakemake()"
-    pid = int(run_script(f"{script}; print(s._process.pid, flush=True); os._exit(0)").stdout)
-    deadline = time.monotonic() + 60
-    while psutil.pid_exists(pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not psutil.pid_exists(pid)
+    with serve_faults(server) as bench:
+        monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", bench.endpoint_url)
+        listing = bench.break_("stall-at-once", listing=True)
+        with start("command", tmp_path / "data", tmp_path / "place") as run:
+            assert listing.reached.wait(60)
+            assert wait_until(lambda: len(run.list_processes()) == 2), run.said()
+            run.kill("starter")
+            assert run.is_gone(), run.list_processes()
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["ahead", "later"])

@@ -257,7 +257,8 @@ def test_lines_become_rarer():
 
 def test_pipe_gets_plain_lines(slowly, tmp_path):
     """Piped, there is a line now and then, the last of which counts what is left; no escapes."""
-    script = "from laion_fmri.commands import cli; from laion_fmri.show import pace; pace.INTERVAL = 0.8; "
+    script = "from laion_fmri.commands import cli; from laion_fmri.show import pace; "
+    script += "pace.INTERVAL = 0.8; "
     script += f"cli.main(['download', '--subject', '03', '--data-dir', {str(tmp_path)!r}])"
     done = run([sys.executable, "-c", script])
     assert done.returncode == 0
@@ -377,7 +378,7 @@ def test_all_subjects_are_a_line_each():
         ("sub-01", "ses-01 to 34", 34),
         ("sub-03", "ses-01 to 34, averages", 35),
         *((f"sub-0{n}", "ses-01 to 34", 34) for n in (5, 6, 7)),
-        ("dataset", "", 1),
+        ("root files", "", 1),
         ("stimuli", "", 1),
     ]
 

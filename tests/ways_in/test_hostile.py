@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -338,21 +339,18 @@ def test_without_a_data_directory_no_link_leads_out(ground):
     assert said == [True, False, False, False]
 
 
-def test_a_folder_is_looked_at_once(ground, monkeypatch):
-    """A thousand keys of a folder cost one look at the folder and those above it."""
-    looks: Counter[str] = Counter()
-    real = os.lstat
-
-    def count(path: str) -> os.stat_result:
-        looks[path] += 1
-        return real(path)
-
-    found = Obstacles(f"{ground}/")
-    monkeypatch.setattr("laion_fmri.folder.obstacles.os.lstat", count)
-    for number in range(1_000):
-        assert found.find(f"{ground}/folder/deep/{number}") is None
-        assert "leads out" in str(found.find(f"{ground}/out/deep/{number}"))
-    inside = {path: times for path, times in looks.items() if path.startswith(f"{ground}/")}
-    folders = [f"{ground}/{name}" for name in ("folder", "folder/deep", "out")]
-    assert max(inside[folder] for folder in folders) <= 2  # a link is also followed, once
-    assert [path for path in inside if path.startswith(f"{ground}/out/")] == []
+def test_how_deep_a_folder_lies_costs_no_key(tmp_path):
+    """Folders are looked at once, and not for each of the keys that are in them."""
+    deep = "/".join(f"d{n}" for n in range(60))
+    (tmp_path / deep).mkdir(parents=True)
+    seconds = {}
+    for folder in ("d0", deep):
+        keys = [f"{tmp_path}/{folder}/{n}" for n in range(3_000)]
+        rounds = []
+        for _ in range(3):
+            found = Obstacles(f"{tmp_path}/")
+            begun = time.process_time()
+            assert {found.find(key) for key in keys} == {None}
+            rounds.append(time.process_time() - begun)
+        seconds[folder] = min(rounds)
+    assert seconds[deep] < 8 * seconds["d0"]
