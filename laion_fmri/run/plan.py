@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from laion_fmri.bucket.listing import Bucket
@@ -137,14 +137,25 @@ def open_run(
     AwsNotFoundError
         If there is something to fetch, and no AWS CLI.
     """
-    settings = plan.settings
     if crew.find_aws and plan.wanted:
         find_aws_command()
     # Mark this run alive before comparing again: files that another run has fetched meanwhile
     # count as complete, and it now keeps a hard link to each new one.
     presence = mark_alive(path)
-    plan = Plan(settings, plan.data_dir, plan.bucket, plan.table.compare_again())
-    table = plan.table
+    try:
+        table = plan.table.compare_again()
+        folder = _make_folder(replace(plan, table=table), path, crew, skip, presence)
+    except BaseException:
+        if presence:
+            presence.close()
+        raise
+    return folder, table, presence
+
+
+def _make_folder(
+    plan: Plan, path: Path, crew: Crew, skip: Collection[str], presence: Presence | None
+) -> RunFolder:
+    settings, table = plan.settings, plan.table
     wanted = [item for item in plan.wanted if item[0] not in skip]
     slots = settings.fetch_workers if crew.fetches_here and crew.on_cluster else None
     workers = slots or crew.workers
@@ -155,7 +166,7 @@ def open_run(
     if settings.space_check and is_writable(plan.data_dir):
         check_room(plan.data_dir, [size for job in jobs for _, size in job.objects])
     sizes = {row.key: row.size for row in table.rows if row.key not in table.obstacles}
-    folder = RunFolder(
+    return RunFolder(
         str(path),
         str(plan.data_dir),
         plan.bucket,
@@ -173,7 +184,6 @@ def open_run(
         others={key: size for key, size in table.listed.items() if key not in sizes},
         modified={row.key: int(row.listed.last_modified.timestamp()) for row in table.incomplete()},
     )
-    return folder, table, presence
 
 
 def share_bandwidth(settings: Settings, at_once: int) -> int | None:

@@ -37,7 +37,7 @@ def test_layout_is_that_of_standardized_usage():
         "workflow/Snakefile",
     ]
     assert wanted == [name for name in wanted if (REPO / name).is_file()]
-    assert [file.suffix for file in (REPO / "workflow" / "rules").iterdir()] == [".smk", ".smk"]
+    assert {file.suffix for file in (REPO / "workflow" / "rules").iterdir()} == {".smk"}
     readme = (REPO / "README.md").read_text().lower()
     assert ("snakemake" in readme, "workflow" in readme) == (True, True)
 

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -380,11 +381,15 @@ def begin_all(stage: Stage) -> None:
         fault.begin(stage, KEYS[name])
     acts = stage.settings.pop("acts")
 
-    def act_all() -> None:
-        for act, key in acts:
-            act(stage, key)
+    acting = threading.Lock()
 
-    stage.bench.break_("call", listing=True, prefix=BATCH, times=1, do=act_all)
+    def act_all() -> None:
+        with acting:  # a second batch that lists the same folder waits until all is done
+            while acts:
+                act, key = acts.pop()
+                act(stage, key)
+
+    stage.bench.break_("call", listing=True, prefix=BATCH, do=act_all)
 
 
 def clear_away(stage: Stage) -> None:
