@@ -7,7 +7,11 @@ export LAION_FMRI_AWS ?= $(CURDIR)/.venv-aws/bin/aws
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo docs example test test-faults lint format bench clean
+# pip takes the releases that are pinned in requirements/, and builds packages with those as well.
+# pip 25.3 and newer read the second variable for that.
+PINNED = PIP_CONSTRAINT=$< PIP_BUILD_CONSTRAINT=$<
+
+.PHONY: demo docs example test test-faults test-lowest lint format bench constraints clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
@@ -23,6 +27,10 @@ test: .venv/test.done .venv-aws/done
 # What takes long: runs that are killed at random moments, and the like.
 test-faults: .venv/test.done .venv-aws/done
 	$(PYTEST) -m faults --dist worksteal
+
+# The lowest releases that pyproject.toml allows, in an environment of their own.
+test-lowest: .venv/demo.done .venv-aws/done
+	$(BIN)/python .ci/lower_bounds.py
 
 lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff check .
@@ -44,6 +52,10 @@ docs: .venv/docs.done
 bench: .venv/bench.done .venv-aws/done
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
+# Renew the pins of requirements/; then run make test, and commit them.
+constraints:
+	$(PYTHON) requirements/renew.py
+
 clean:
 	rm -rf .venv .venv-aws build dist *.egg-info
 
@@ -53,11 +65,11 @@ clean:
 	$(PYTHON) -m venv .venv
 
 # One step for each extra, so that the demo need not wait for the tools of the tests.
-.venv/%.done: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+.venv/%.done: requirements/constraints.txt pyproject.toml .venv/bin/python
+	$(PINNED) $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
-.venv-aws/done:
+.venv-aws/done: requirements/aws.txt
 	$(PYTHON) -m venv .venv-aws
-	.venv-aws/bin/python -m pip install --quiet awscli
+	$(PINNED) .venv-aws/bin/python -m pip install --quiet awscli
 	touch $@
