@@ -17,14 +17,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 from helpers import REPO, run, run_command
 from nbclient import NotebookClient
 from pages import NOT_RUN, Reader, expand_extras, find_commands, find_pages, read_blocks
 
-from laion_fmri.settings import make_schema
 from laion_fmri.commands.cli import make_parser
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
+from laion_fmri.settings import make_schema
 
 SITE_PAGES = sorted((REPO / "docs").rglob("*.md"))
 PAGES = find_pages()
