@@ -37,7 +37,7 @@ COLOUR = re.compile("\x1b\\[(?:[0-9]+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])(?:;[0-9]+
 #: What a terminal can be, and whether it may show colours and other escapes.
 TERMINALS = {
     "colour": ({"NO_COLOR": None}, True, True),
-    "no colour": ({"NO_COLOR": "1"}, False, True),
+    "no colour": ({"NO_COLOR": "1"}, False, False),
     "dumb": ({"NO_COLOR": None, "TERM": "dumb"}, False, False),
 }
 GLM, ATLASES = "derivatives/glmsingle-tedana", "derivatives/atlases"
