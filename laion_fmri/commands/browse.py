@@ -13,23 +13,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.text import format_size
-from laion_fmri.commands.output import (
-    ALL_SUBJECTS,
-    DONE,
-    UNITS,
-    add_command,
-    add_filters,
-    add_options,
-    make_table,
-    open_console,
-    read_arguments,
-    say,
-)
+from laion_fmri.commands import output
 from laion_fmri.errors import DataDirNotSetError
 
 if TYPE_CHECKING:
     from laion_fmri.discovery import EntityValue
-    from laion_fmri.selection.overview import Cell
     from laion_fmri.selection.table import Row
 
 #: The flags for the form of an output, and their help.
@@ -48,29 +36,29 @@ STYLES = {"complete": "green", "partial": "yellow"}
 def add(commands: Any) -> None:
     """Add the commands to the parsers `commands`."""
     text = "show what the bucket has and what of it is here"
-    info = add_command(commands, "info", _run_info, text, f"{UNITS}.")
+    info = output.add_command(commands, "info", _run_info, text, f"{output.UNITS}.")
     info.add_argument("--subject", nargs="+", metavar="SUBJECT", help="show these by session")
-    add_options(info, data_dir="where to look for local files")
+    output.add_options(info, data_dir="where to look for local files")
 
     text = "list the files that the filters select"
     epilog = (
         "example: laion-fmri ls --subject sub-03 --ses ses-01 --extension nii.gz. The filters are "
         "those of download. On a terminal it is a table, by folder, and elsewhere keys alone. "
-        f"{UNITS}; in bytes with --json and --tsv."
+        f"{output.UNITS}; in bytes with --json and --tsv."
     )
-    ls = add_command(commands, "ls", _run_ls, text, epilog)
-    add_filters(ls, ALL_SUBJECTS, "also list all of stimuli/")
-    add_options(ls, data_dir="where to look for local files")
+    ls = output.add_command(commands, "ls", _run_ls, text, epilog)
+    output.add_filters(ls, output.ALL_SUBJECTS, "also list all of stimuli/")
+    output.add_options(ls, data_dir="where to look for local files")
     _add_forms(ls, "json", "tsv", "keys")
 
     text = "show the values that each filter can have"
     epilog = (
         "example: laion-fmri entities --subject sub-03 --ses ses-01. Counted are the files that "
         "pass the filters. On a terminal it is a table, and elsewhere tab-separated values. "
-        f"{UNITS}; in bytes with --json and --tsv."
+        f"{output.UNITS}; in bytes with --json and --tsv."
     )
-    entities = add_command(commands, "entities", _run_entities, text, epilog)
-    add_filters(entities, ALL_SUBJECTS, "also count all of stimuli/")
+    entities = output.add_command(commands, "entities", _run_entities, text, epilog)
+    output.add_filters(entities, output.ALL_SUBJECTS, "also count all of stimuli/")
     _add_forms(entities, "json", "tsv")
 
 
@@ -89,32 +77,30 @@ def _run_info(arguments: argparse.Namespace) -> int:
     from laion_fmri.settings import AVERAGES
 
     by_session = arguments.subject is not None
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in find_holdings(read_arguments(arguments, subject=arguments.subject or "all")):
-        place = cell.place
-        subject, session = (place.subject, place.session) if place.sub else ("(root)", place.ses)
-        groups.setdefault((subject, session if by_session else ""), []).append(cell)
-    table = make_table(
+    cells = find_holdings(output.read_arguments(arguments, subject=arguments.subject or "all"))
+    table = output.make_table(
         ("subject", "session" if by_session else "sessions"),
         ("files", "size", "here: files", "size"),
     )
-    for (subject, session), group in groups.items():
-        total = add_up(group)
+    for _, group in groupby(cells, key=lambda cell: (cell.sub, by_session and cell.ses)):
+        some = list(group)
+        place, total = some[0].place, add_up(some)
+        sessions = str(sum(cell.ses != AVERAGES for cell in some))
         table.add_row(
-            subject,
-            session or str(sum(cell.ses != AVERAGES for cell in group)),
+            place.subject if place.sub else "(root)",
+            (place.session or place.ses) if by_session else sessions,
             f"{total.files:,}",
             format_size(total.bytes),
             f"{total.local_files:,}",
             format_size(total.local_bytes),
         )
-    open_console().print(table)
+    output.open_console().print(table)
     try:
         path, source = find_data_dir(arguments.data_dir)
         print(f"data directory: {path} ({source})")
     except DataDirNotSetError as error:
         print(f"data directory: {error}")
-    return DONE
+    return output.DONE
 
 
 def _run_ls(arguments: argparse.Namespace) -> int:
@@ -124,7 +110,7 @@ def _run_ls(arguments: argparse.Namespace) -> int:
     from laion_fmri.selection.filters import Selection
     from laion_fmri.selection.table import COLUMNS, find_keys
 
-    settings = read_arguments(arguments, subject=arguments.subject or "all")
+    settings = output.read_arguments(arguments, subject=arguments.subject or "all")
     try:
         data_dir = str(find_data_dir(arguments.data_dir)[0])
     except DataDirNotSetError:  # nobody knows yet where a file will be
@@ -132,7 +118,7 @@ def _run_ls(arguments: argparse.Namespace) -> int:
     selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
     table = find_keys(selection, settings.facts, bucket, data_dir or NOWHERE)
     for text in table.warnings:
-        say(f"warning: {text}")
+        output.say(f"warning: {text}")
     form = arguments.form or ("table" if sys.stdout.isatty() else "keys")
     if form == "table":
         _print_files(table.rows, with_status=data_dir is not None)
@@ -143,31 +129,33 @@ def _run_ls(arguments: argparse.Namespace) -> int:
         _write_records([row.to_record() | unknown for row in table.rows], COLUMNS, form)
     sys.stdout.flush()
     for text in table.notes:
-        say(text)
+        output.say(text)
     total = f"{len(table.rows):,} files, {format_size(sum(row.size for row in table.rows))}"
     if data_dir:
         counts = Counter(row.status for row in table.rows)
         shown = [f"{counts[status]:,} {status}" for status in ("complete", "partial", "missing")]
         total += f"; here: {', '.join(shown)}"
-    say(total)
-    return DONE
+    output.say(total)
+    return output.DONE
 
 
 def _run_entities(arguments: argparse.Namespace) -> int:
     from laion_fmri import dataset
     from laion_fmri.discovery import EntityValue, count_entities
 
-    found, table = count_entities(read_arguments(arguments, subject=arguments.subject or "all"))
+    found, table = count_entities(
+        output.read_arguments(arguments, subject=arguments.subject or "all")
+    )
     for text in table.warnings:
-        say(f"warning: {text}")
+        output.say(f"warning: {text}")
     form = arguments.form or ("table" if sys.stdout.isatty() else "tsv")
     if form != "table":
         _write_records([value._asdict() for value in found], EntityValue._fields, form)
-        return DONE
+        return output.DONE
     _print_values(found)
     if any(value.held_out for value in found):
-        say(f"held out: listed, but not given out; ask for access at {dataset.REQUEST_URL}")
-    return DONE
+        output.say(f"held out: listed, but not given out; ask for access at {dataset.REQUEST_URL}")
+    return output.DONE
 
 
 def _print_files(rows: Sequence[Row], *, with_status: bool) -> None:
@@ -181,10 +169,10 @@ def _print_files(rows: Sequence[Row], *, with_status: bool) -> None:
         line = Text.assemble(first, f"  {size:>9}", state, f"  {modified}", style=style)
         console.print(Text("\n").join([line, *map(Text, name[1:])]), soft_wrap=True)
 
-    console = open_console()
+    console = output.open_console()
     longest = max((cell_len(row.key.rpartition("/")[2]) for row in rows), default=0)
-    left = console.width - (35 if with_status else 25)  # without the other columns
-    room = max(NARROWEST, min(left, INDENT + longest))
+    others = 33 if with_status else 23  # columns that a row takes besides the name
+    room = max(NARROWEST, min(console.width - others, INDENT + longest))
     print_row(["file"], "size", "here", "modified", style="bold")
     by_folder = sorted((row.key.rpartition("/")[::2], row) for row in rows)
     for folder, group in groupby(by_folder, key=lambda item: item[0][0]):
@@ -199,7 +187,7 @@ def _print_values(values: Iterable[EntityValue]) -> None:
     """Print a table of the values of each entity."""
     from rich.text import Text
 
-    table = make_table(("entity", "value"), ("files", "size"))
+    table = output.make_table(("entity", "value"), ("files", "size"))
     table.add_column("")
     for entity, group in groupby(values, key=lambda value: value.entity):
         table.add_section()
@@ -207,40 +195,34 @@ def _print_values(values: Iterable[EntityValue]) -> None:
             note = Text("held out", style="yellow") if value.held_out else ""
             name = "" if number else entity
             table.add_row(name, value.value, f"{value.files:,}", format_size(value.bytes), note)
-    open_console().print(table)
+    output.open_console().print(table)
 
 
 def _write_records(records: Iterable[Mapping[str, Any]], names: Sequence[str], form: str) -> None:
-    """Write `records` with the columns `names` to stdout, as ``json`` or ``tsv``.
-
-    Times are in ISO 8601, and what is missing is null, or nothing between two tabs.
-    """
+    """Write `records` with the columns `names` to stdout as ``json`` or ``tsv``, times in ISO 8601."""
     if form == "json":
         lines = [json.dumps(record, default=datetime.isoformat) for record in records]
         sys.stdout.write("[\n " + ",\n ".join(lines) + "\n]\n" if lines else "[]\n")
         return
     writer = csv.writer(sys.stdout, "excel-tab", lineterminator="\n")
-    writer.writerow(names)
-    for record in records:
-        writer.writerow(map(_spell, record.values()))
+    writer.writerows([names, *(map(_spell, record.values()) for record in records)])
 
 
 def _fold(text: str, width: int, mark: str, indent: int = 0) -> list[str]:
     """Fold `text` into lines of at most `width` columns, after a `mark` where there is one.
 
-    Each line begins with `indent` spaces, and each but the first with two more.
+    The first line is indented by `indent` spaces, and the others by two more.
     """
     from rich.cells import chop_cells
 
     lines: list[str] = []
     while text:
         lead = " " * (indent + (2 if lines else 0))
-        fitting = chop_cells(text, width - len(lead))[0]  # some characters take two columns
-        end = len(fitting)
-        if end < len(text):
-            end = fitting.rfind(mark) + 1 or end
-        lines.append(lead + text[:end])
-        text = text[end:]
+        piece = chop_cells(text, width - len(lead))[0]  # some characters take two columns
+        if len(piece) < len(text):
+            piece = piece[: piece.rfind(mark) + 1] or piece
+        lines.append(lead + piece)
+        text = text[len(piece) :]
     return lines
 
 

@@ -16,6 +16,9 @@ from laion_fmri.commands import browse, completion, download, remove, settings, 
 from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
 from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
 
+#: Errors that no other usage would avoid.
+NOT_USAGE = (BucketError, NoSpaceError, WorkflowFailedError)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` and return its exit status."""
@@ -25,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_where: say(f"warning: {message}")
         previous = {
-            number: signal.signal(number, _interrupt)
+            number: signal.signal(number, signal.default_int_handler)
             for number in (signal.SIGTERM, signal.SIGHUP)
             if signal.getsignal(number) != signal.SIG_IGN  # nohup: meant to outlive its terminal
         }
@@ -38,12 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 say(f"interrupted; {'; '.join(notes)}")
             status = INTERRUPTED
-        except (BucketError, NoSpaceError, WorkflowFailedError) as error:
-            say(f"error: {error}")
-            status = FAILED
         except LaionFmriError as error:
             say(f"error: {error}")
-            status = USAGE
+            status = FAILED if isinstance(error, NOT_USAGE) else USAGE
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()
             status = DONE
@@ -70,11 +70,3 @@ def make_parser() -> argparse.ArgumentParser:
     for module in (browse, status, download, verify, remove, settings, completion):
         module.add(commands)
     return parser
-
-
-def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
-    say(f"warning: {message}")
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt

@@ -5,34 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
 from laion_fmri.base.text import format_seconds, format_size
-from laion_fmri.commands.output import (
-    DONE,
-    FAILED,
-    UNITS,
-    add_command,
-    add_filters,
-    add_options,
-    ask,
-    be_quiet,
-    make_table,
-    open_console,
-    read_arguments,
-    say,
-)
+from laion_fmri.commands import output
 from laion_fmri.errors import LicenseNotAcceptedError, list_some
 from laion_fmri.selection.overview import by_session, name_sessions
 from laion_fmri.settings import COMMAND, list_options, spell_command
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from laion_fmri.run.report import Report
     from laion_fmri.run.run import Run
     from laion_fmri.selection.table import Row
@@ -50,15 +35,15 @@ def add(commands: Any) -> None:
         "--desc SingletrialBetas --extension nii.gz --n-jobs 4. "
         "The values of one filter are alternatives, and all filters have to pass; a file that does "
         "not carry an entity passes, except for --ses. Values are exact; a bare value and a full "
-        f"token (01, ses-01) are the same. {UNITS}. "
+        f"token (01, ses-01) are the same. {output.UNITS}. "
         "Exit status: 0 done, 1 some files failed, 2 bad usage or nothing matched, 130 interrupted."
     )
     text = "fetch what the filters select"
-    download = add_command(commands, "download", _run_download, text, epilog)
+    download = output.add_command(commands, "download", _run_download, text, epilog)
     subjects = "sub-03, 03, or all; required, but for --manifest, of which it is all by default"
-    add_filters(download, subjects, "also fetch all of stimuli/")
+    output.add_filters(download, subjects, "also fetch all of stimuli/")
     names = [name for name in list_options(COMMAND) if name not in ("subject", "include_stimuli")]
-    add_options(download, *names)
+    output.add_options(download, *names)
     download.add_argument(
         "--quiet", action="store_true", help="print nothing but warnings and errors"
     )
@@ -67,7 +52,7 @@ def add(commands: Any) -> None:
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.run.run import Run
 
-    settings = read_arguments(arguments)
+    settings = output.read_arguments(arguments)
     if settings.subject is None:
         if settings.manifest is None:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
@@ -86,30 +71,28 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
     for text in run.table.warnings:
-        say(f"warning: {text}")
-    tell: Callable[[str], object] = be_quiet if quiet else print
+        output.say(f"warning: {text}")
+    tell: Callable[[str], object] = output.be_quiet if quiet else print
     for text in run.table.notes:
         tell(text)
     if not quiet:
         _print_plan(run)
     if run.settings.dry_run:
         run.finish(run.fetch())
-        return DONE
+        return output.DONE
     started = time.monotonic()
     report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
     if run.settings.checksums:
-        tell(f"taking the SHA-256 of {len(report.rows):,} files, {format_total(report.rows)}")
+        tell(f"taking the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
     report = run.finish(report)
-    tell(summarize(report, seconds))
-    _print_failures(report)
-    if any(row.key not in run.table.obstacles for row, _ in report.failures()):
-        say(suggest_next(report))
+    tell(_summarize(report, seconds))
     if report.failures():
-        return FAILED
+        _print_failures(report, run.table.obstacles)
+        return output.FAILED
     if "fetched" in report.outcomes:
         tell(f"to check their content: {spell_command('verify', run.settings)}")
-    return DONE
+    return output.DONE
 
 
 def _print_plan(run: Run) -> None:
@@ -126,24 +109,36 @@ def _print_plan(run: Run) -> None:
         if len(shown) < len(missing):
             print(f"  and {len(missing) - len(shown):,} more; add '| less' to see all of them")
     if missing:
-        open_console().print(make_plan(run.table.rows))
-    print(describe_plan(run))
+        _print_table(run.table.rows)
+    files, size, here, to_fetch, left = _count(run.table.rows)
+    partial = sum(row.status == "partial" for row in missing)
+    again = f" ({partial:,} of them partial)" if partial else ""
+    print(
+        f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}, "
+        f"into {run.data_dir}"
+    )
     if missing:
         free = format_size(count_free_bytes(run.data_dir))
         print(f"free on that disk: {free}", flush=True)
 
 
-def _print_failures(report: Report) -> None:
+def _print_failures(report: Report, obstacles: Collection[str]) -> None:
     """Name each file that is not in place, or many at once if they share their reason."""
     by_reason: dict[str, list[str]] = {}
     for row, reason in report.failures():
         by_reason.setdefault(reason, []).append(row.key)
     for reason, keys in by_reason.items():
         if len(keys) > MANY:
-            say(f"error: {len(keys):,} files: {reason}: {list_some(keys, MANY)}")
+            output.say(f"error: {len(keys):,} files: {reason}: {list_some(keys, MANY)}")
         else:
             for key in keys:
-                say(f"error: {key}: {reason}")
+                output.say(f"error: {key}: {reason}")
+    if all(row.key in obstacles for row, _ in report.failures()):
+        return  # the same command would meet them again
+    advice = "run the same command again to fetch what is missing"
+    if "failed" not in report.outcomes:
+        advice = f"what is denied can be asked for at {dataset.REQUEST_URL}"
+    output.say(f"{advice}; the log is {report.log}" if report.log else advice)
 
 
 def _ask_for_licence(data_dir: str | None) -> bool:
@@ -152,30 +147,19 @@ def _ask_for_licence(data_dir: str | None) -> bool:
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    say(dataset.STIMULI_LICENSE)
-    if not ask("Do you accept?"):
-        return False
-    accept_licenses(include_stimuli=True, data_dir=data_dir)
-    return True
+    output.say(dataset.STIMULI_LICENSE)
+    is_accepted = output.ask("Do you accept?")
+    if is_accepted:
+        accept_licenses(include_stimuli=True, data_dir=data_dir)
+    return is_accepted
 
 
-def describe_plan(run: Run) -> str:
-    """Say in one line how much is selected, here, and to be fetched."""
-    files, size, here, missing, left = _count(run.table.rows)
-    partial = sum(row.status == "partial" for row in run.table.rows)
-    again = f" ({partial:,} of them partial)" if partial else ""
-    return (
-        f"{files} files, {size}: {here} here already, {missing} to fetch{again}, {left}, "
-        f"into {run.data_dir}"
-    )
-
-
-def make_plan(rows: Sequence[Row]) -> Table:
-    """Return the table of a selection: what is here and what is to be fetched, by group."""
+def _print_table(rows: Sequence[Row]) -> None:
+    """Print what is here and what is to be fetched, by group."""
     from rich import box
     from rich.table import Column
 
-    plan = make_table(
+    plan = output.make_table(
         (Column("subject", no_wrap=True), "sessions"),
         ("files", "size", "here", "to fetch", "size"),
         no_wrap=True,
@@ -189,7 +173,7 @@ def make_plan(rows: Sequence[Row]) -> Table:
     if len(groups) > 1:
         plan.add_section()
         plan.add_row("all", "", *_count(rows), style="bold")
-    return plan
+    output.open_console().print(plan)
 
 
 def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
@@ -209,14 +193,14 @@ def _count(rows: Sequence[Row]) -> list[str]:
     missing = [row for row in rows if row.status != "complete"]
     return [
         f"{len(rows):,}",
-        format_total(rows),
+        _format_total(rows),
         f"{len(rows) - len(missing):,}",
         f"{len(missing):,}",
-        format_total(missing),
+        _format_total(missing),
     ]
 
 
-def summarize(report: Report, seconds: float) -> str:
+def _summarize(report: Report, seconds: float) -> str:
     """Say in one line what a run has done, in how many seconds."""
     fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
     failures = report.failures()
@@ -225,19 +209,11 @@ def summarize(report: Report, seconds: float) -> str:
     rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
     failed = f", {len(failures):,} failed" if failures else ""
     return (
-        f"fetched {len(fetched):,} files, {format_total(fetched)} in {format_seconds(seconds)} "
+        f"fetched {len(fetched):,} files, {_format_total(fetched)} in {format_seconds(seconds)} "
         f"({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
     )
 
 
-def suggest_next(report: Report) -> str:
-    """Say in one line what to do about the files that failed."""
-    log = f"; the log is {report.log}" if report.log else ""
-    if "failed" not in report.outcomes and "denied" in report.outcomes:
-        return f"what is denied can be asked for at {dataset.REQUEST_URL}{log}"
-    return f"run the same command again to fetch what is missing{log}"
-
-
-def format_total(rows: Iterable[Row]) -> str:
+def _format_total(rows: Iterable[Row]) -> str:
     """Return the bytes of all `rows`, readably."""
     return format_size(sum(row.size for row in rows))

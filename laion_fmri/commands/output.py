@@ -24,13 +24,6 @@ ALL_SUBJECTS = "sub-03, 03, or all (default: all)"
 UNITS = "Sizes are in decimal units: 1 MB is 1,000,000 bytes"
 #: Columns of a pipe: a wide line is easier to cut than a folded one to join.
 PIPE_COLUMNS = 200
-#: How a table looks that has no lines.
-PLAIN: dict[str, Any] = {
-    "box": None,
-    "pad_edge": False,
-    "padding": (0, 2, 0, 0),
-    "header_style": "",
-}
 #: Longest label that is written out in a heading or a row; a session has two digits.
 LONGEST = 12
 
@@ -119,8 +112,7 @@ def cut(label: str) -> str:
 def ask(question: str) -> bool:
     """Ask on the terminal, and return whether the answer is yes."""
     sys.stdout.flush()
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # Ctrl-D leaves the cursor in the line of the question
         say("")

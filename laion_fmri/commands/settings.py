@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import threading
@@ -21,19 +20,20 @@ if TYPE_CHECKING:
 
 #: Where ``laion-fmri demo --serve`` serves, unless a port is named.
 PORT = 8047
-#: The steps of the demo: what each shows, and its command.
-STEPS = {
-    "One session of one subject, with the mean-R2 map that loaders need:": (
-        "download --subject sub-03 --ses ses-01 --n-jobs 2"
-    ),
-    "The summaries of the same subject; what is here already stays:": (
-        "download --subject sub-03 --ses averages --n-jobs 2"
-    ),
-    "Both again. Sizes agree with the bucket, so there is nothing to do:": (
-        "download --subject sub-03 --ses ses-01 averages --n-jobs 2"
-    ),
-    "What the bucket has, and what of it is here now:": "info --subject sub-03",
-}
+#: The steps of the demo, as they are printed before each of them is taken.
+STEPS = """
+One session of one subject, with the mean-R2 map that loaders need:
+$ laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 2
+
+The summaries of the same subject; what is here already stays:
+$ laion-fmri download --subject sub-03 --ses averages --n-jobs 2
+
+Both again. Sizes agree with the bucket, so there is nothing to do:
+$ laion-fmri download --subject sub-03 --ses ses-01 averages --n-jobs 2
+
+What the bucket has, and what of it is here now:
+$ laion-fmri info --subject sub-03
+"""
 #: At once: the commands of the demo write to the same stdout.
 _print = partial(print, flush=True)
 
@@ -126,22 +126,20 @@ def _run_demo(arguments: argparse.Namespace) -> int:
 
 def _take_steps(server: SampleServer) -> int:
     """Run the steps of the demo, and return the status of the first that fails."""
-    with TemporaryDirectory(prefix="laion-fmri-demo-") as home:
-        data_dir = Path(home, "data")
-        data_dir.mkdir()
+    with TemporaryDirectory(prefix="laion-fmri-demo-") as data_dir:
         environment = os.environ | {
             "LAION_FMRI_ENDPOINT_URL": server.endpoint_url,
             "LAION_FMRI_BUCKET": server.bucket,
-            "LAION_FMRI_DATA_DIR": str(data_dir),
+            "LAION_FMRI_DATA_DIR": data_dir,
         }
         _print(f"A sample of the bucket, with the true layout, is served at {server.endpoint_url}.")
-        for text, command in STEPS.items():
-            _print(f"\n{text}\n$ laion-fmri {command}")
-            words = [sys.executable, "-m", "laion_fmri", *shlex.split(command)]
+        for step in STEPS.strip().split("\n\n"):
+            _print(f"\n{step}")
+            words = [sys.executable, "-m", "laion_fmri", *step.split("laion-fmri ")[1].split()]
             if status := subprocess.run(words, env=environment, check=False).returncode:
                 return status
         _print("\nThe files that arrived, a plain mirror of the bucket's keys:")
-        for file in sorted(data_dir.rglob("*")):
+        for file in sorted(Path(data_dir).rglob("*")):
             if file.is_file() and ".laion_fmri" not in file.parts:
                 _print(f"  {file.relative_to(data_dir)} ({file.stat().st_size:,} bytes)")
     _print("\nDone; the server is stopped and the files of this demo are removed.")

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
 from laion_fmri.base.text import format_size
-from laion_fmri.commands.output import (
-    ALL_SUBJECTS,
-    DONE,
-    PLAIN,
-    UNITS,
-    add_command,
-    add_filters,
-    add_options,
-    cut,
-    make_table,
-    open_console,
-    read_arguments,
-    say,
-    spell_path,
-)
+from laion_fmri.commands import output
 from laion_fmri.settings import AVERAGES
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from laion_fmri.selection.overview import Cell, Overview
+    from laion_fmri.selection.overview import Overview
 
 #: State -> its sign and its style: the signs read without colour, on any terminal.
 SIGNS = {
@@ -51,12 +37,12 @@ def add(commands: Any) -> None:
     epilog = (
         "example: laion-fmri status --subject sub-03 --desc SingletrialBetas --html status.html. "
         "Sizes are compared, not content; for that there is 'laion-fmri verify'. Nothing is "
-        f"written into the data directory. {UNITS}."
+        f"written into the data directory. {output.UNITS}."
     )
     text = "show what of a selection is here, by subject and session"
-    status = add_command(commands, "status", _run_status, text, epilog)
-    add_filters(status, ALL_SUBJECTS, "also count all of stimuli/")
-    add_options(status, data_dir="where the files are, this time")
+    status = output.add_command(commands, "status", _run_status, text, epilog)
+    output.add_filters(status, output.ALL_SUBJECTS, "also count all of stimuli/")
+    output.add_options(status, data_dir="where the files are, this time")
     status.add_argument("--json", action="store_true", help="print it as JSON, sizes in bytes")
     status.add_argument("--html", metavar="FILE", help="write it to a page that needs no network")
 
@@ -64,9 +50,9 @@ def add(commands: Any) -> None:
 def _run_status(arguments: argparse.Namespace) -> int:
     from laion_fmri.selection.overview import take_overview
 
-    overview = take_overview(read_arguments(arguments))
+    overview = take_overview(output.read_arguments(arguments))
     for text in overview.warnings:
-        say(f"warning: {text}")
+        output.say(f"warning: {text}")
     if arguments.html is not None:
         from laion_fmri.show.page import make_page, write_page
 
@@ -75,30 +61,30 @@ def _run_status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(overview.to_json(), indent=2))
     elif arguments.html is not None:
-        print(f"written: {spell_path(file)}")
+        print(f"written: {output.spell_path(file)}")
     else:
         _print_overview(overview)
-    return DONE
+    return output.DONE
 
 
 def _print_overview(overview: Overview) -> None:
     from rich.text import Text
 
-    console = open_console()
+    console = output.open_console()
     write = partial(console.print, soft_wrap=True)
-    write(f"{spell_path(overview.data_dir)}, compared with {overview.bucket}\n")
+    write(f"{output.spell_path(overview.data_dir)}, compared with {overview.bucket}\n")
     for line in draw_grid(overview, console.width):
         write(line)
     write(
         *(Text.assemble(sign, f" {state}  ") for state, sign in SIGNS.items()),
         "blank: not selected\n",
     )
-    table = make_table(
-        ("",), ("files here", "of", "size here", "of", "share"), no_wrap=True, **PLAIN
-    )
+    look = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": ""}
+    headings = ("files here", "of", "size here", "of", "share")
+    table = output.make_table(("",), headings, no_wrap=True, **look)
     for name, total in overview.totals().items():
         table.add_row(
-            cut(name),
+            output.cut(name),
             f"{total.local_files:,}",
             f"{total.files:,}",
             format_size(total.local_bytes),
@@ -114,52 +100,47 @@ def _print_overview(overview: Overview) -> None:
     advice, command = overview.suggest_command()
     write(advice)
     if command:
-        write(f"  {spell_path(command)}")
+        write(f"  {output.spell_path(command)}")
 
 
 def draw_grid(overview: Overview, columns: int) -> Iterator[Text]:
-    """Yield the lines of the grid, each at most `columns` wide as far as one session fits.
+    """Yield the lines of the grid, each at most `columns` wide if a group of sessions fits.
 
-    With room, each label is written out; else its characters stand below each other. What does not
-    fit in one row goes on in another block.
+    If not all labels fit, their characters stand below each other; what does not fit in one row
+    even so continues in another block.
     """
     from rich.text import Text
 
     subjects, sessions, grid = overview.subjects, overview.sessions, overview.grid
-    labels = [cut(label) for label in sessions]
-    margin = max((len(f"sub-{cut(name)}") for name in subjects), default=0) + 2
+    labels = [output.cut(label) for label in sessions]
+    margin = max((len(f"sub-{output.cut(name)}") for name in subjects), default=0) + 2
     room = columns - margin - len(AVERAGES) - 1
-    longest = max(map(len, labels), default=1)
-    is_wide = len(labels) * (longest + 1) <= room
-    width = longest if is_wide else 1
+    width = max(map(len, labels), default=1)
+    padded = [f"{label:>{width}}" for label in labels]
+    is_wide = len(labels) * (width + 1) <= room
+    headings = [padded] if is_wide else list(zip(*padded, strict=True))
     fit = len(labels) if is_wide else max(GROUP, room * GROUP // (GROUP + 1) - 1)
-    headings = [labels] if is_wide else list(zip(*(f"{x:>{longest}}" for x in labels), strict=True))
+    group, before = (1, " " * (width - 1)) if is_wide else (GROUP, "")
+    gap = "  " if is_wide else " "
+
+    def find_sign(name: str, ses: str) -> tuple[str, str]:
+        cell = grid.get((name, ses))
+        return SIGNS[cell.state] if cell else (" ", "")
+
+    def make_line(label: str, signs: Sequence[str | Text], average: str | Text) -> Text:
+        groups = [Text.assemble(*signs[n : n + group]) for n in range(0, len(signs), group)]
+        line = Text.assemble(f"{label:{margin}}", Text(" ").join(groups), average)
+        line.rstrip()
+        return line
+
     for start in range(0, max(1, len(labels)), max(1, fit)):
         shown = slice(start, start + fit)
-        count = len(labels[shown])
-        gaps = [
-            " " if is_wide or (n % GROUP == 0 and n < count) else "" for n in range(1, count + 1)
-        ]
         has_averages = start + fit >= len(labels) and any(ses == AVERAGES for _, ses in grid)
-        for number, heading in enumerate(headings, 1):
-            names = "".join(
-                f"{x:>{width}}{gap}" for x, gap in zip(heading[shown], gaps, strict=True)
-            )
-            tail = f" {AVERAGES}" if has_averages and number == len(headings) else ""
-            yield Text(f"{'':{margin}}{names}{tail}".rstrip())
+        for heading in headings:
+            is_last = has_averages and heading is headings[-1]
+            yield make_line("", heading[shown], f"{gap}{AVERAGES}" if is_last else "")
         for name in subjects:
-            signs = [_sign(grid.get((name, ses))) for ses in sessions[shown]]
-            line = Text(f"{'sub-' + cut(name):{margin}}")
-            for sign, gap in zip(signs, gaps, strict=True):
-                line.append(" " * (width - 1)).append(*sign).append(gap)
-            if has_averages:
-                line.append(" " * (1 + len(AVERAGES) // 2)).append(
-                    *_sign(grid.get((name, AVERAGES)))
-                )
-            line.rstrip()
-            yield line
+            signs = [Text.assemble(before, find_sign(name, ses)) for ses in sessions[shown]]
+            average = Text.assemble(gap, " " * (len(AVERAGES) // 2), find_sign(name, AVERAGES))
+            yield make_line(f"sub-{output.cut(name)}", signs, average if has_averages else "")
         yield Text()
-
-
-def _sign(cell: Cell | None) -> tuple[str, str]:
-    return SIGNS[cell.state] if cell else (" ", "")

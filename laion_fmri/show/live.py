@@ -6,7 +6,8 @@ is wrong once the terminal has been resized.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.cells import set_cell_size
 from rich.console import Console
@@ -24,43 +25,42 @@ BAR = (40, 8)
 NAME = (100, 8)
 
 
-class Painter:
-    """Paints lines on stderr below the cursor, over those of the last time.
+@contextmanager
+def open_painter() -> Iterator[Callable[[State, Pace], None]]:
+    """Yield a function that paints on stderr, below the cursor and over what it painted before.
 
-    The cursor rests at their beginning. Whatever a resized terminal makes of lines that have become
+    The cursor rests at the beginning. Whatever a resized terminal makes of lines that have become
     too long, everything below the cursor is ours, so there is nothing to count.
     """
+    console = Console(stderr=True, highlight=False)
+    is_gone = False
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._is_gone = False
-
-    def paint(self, now: State, pace: Pace) -> None:
-        """Show `now`."""
-        width, height = self._console.size
-        # In the last column a line may wrap, and in the last line the screen may scroll.
-        self._write(make_screen(now, pace, width - 1, height - 1))
-
-    def clear(self) -> None:
-        """Remove what was painted."""
-        self._write([])
-
-    def _write(self, lines: Sequence[Text]) -> None:
-        if self._is_gone:
-            return
-        with self._console.capture() as captured:
+    def write(lines: Sequence[Text]) -> None:
+        nonlocal is_gone
+        with console.capture() as captured:
             for line in lines:
-                self._console.print(line, no_wrap=True, overflow="crop", soft_wrap=True)
+                console.print(line, no_wrap=True, overflow="crop", soft_wrap=True)
         texts = captured.get().splitlines()
         # To the line's beginning; each line, and the rest of the old one removed; and back up. All
         # in one write, so that nothing flickers.
         frame = "\r" + "\n".join(f"{text}\x1b[K" for text in texts)
         frame += "\x1b[J" + (f"\r\x1b[{len(texts) - 1}A" if len(texts) > 1 else "\r")
         try:
-            self._console.file.write(frame)
-            self._console.file.flush()
+            if not is_gone:
+                console.file.write(frame)
+                console.file.flush()
         except OSError:  # the terminal is gone, and the run goes on without it
-            self._is_gone = True
+            is_gone = True
+
+    def paint(now: State, pace: Pace) -> None:
+        width, height = console.size
+        # In the last column a line may wrap, and in the last line the screen may scroll.
+        write(make_screen(now, pace, width - 1, height - 1))
+
+    try:
+        yield paint
+    finally:
+        write([])
 
 
 def make_screen(now: State, pace: Pace, width: int, height: int) -> list[Text]:

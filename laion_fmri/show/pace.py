@@ -17,10 +17,7 @@ SILENCE = 5.0
 
 
 class Pace:
-    """The rate of what arrives, in bytes per second, over the last `window` seconds.
-
-    The last two measurements always count, however far apart they are.
-    """
+    """The rate of what arrives in bytes per second, over `window` seconds or two measurements."""
 
     def __init__(self, window: float = WINDOW) -> None:
         self._window = window
@@ -52,13 +49,10 @@ class Pace:
 def find_pause(elapsed: float) -> float:
     """Return the seconds before the next plain line, `elapsed` seconds after the start.
 
-    The lines become rarer after the first, after ten minutes and after an hour, so that the log of
-    a night is one to two pages.
+    They become rarer, so that the log of a night is one to two pages.
     """
-    for limit, factor in ((INTERVAL, 1), (600.0, 3), (3600.0, 12)):
-        if elapsed < limit:
-            return factor * INTERVAL
-    return 60 * INTERVAL
+    factors = ((INTERVAL, 1), (600.0, 3), (3600.0, 12))
+    return INTERVAL * next((factor for limit, factor in factors if elapsed < limit), 60)
 
 
 def format_rate(pace: Pace) -> str:

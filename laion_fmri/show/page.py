@@ -53,16 +53,13 @@ def make_page(overview: Overview) -> str:
 def write_page(file: Path, text: str, data_dir: Path) -> None:
     """Write `text` to `file`, whole or not at all; never in the data directory, a plain mirror."""
     if file.parent.resolve().is_relative_to(data_dir.resolve()):
-        raise LaionFmriError(
-            f"{file} is in the data directory, where only the bucket's files belong; "
-            "name another FILE for --html"
-        )
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise LaionFmriError(
-            f"cannot write {file}: {error.strerror}; name another FILE for --html"
-        ) from None
+        problem = f"{file} is in the data directory, where only the bucket's files belong"
+    else:
+        try:
+            return write_atomically(file, text)
+        except OSError as error:
+            problem = f"cannot write {file}: {error.strerror}"
+    raise LaionFmriError(f"{problem}; name another FILE for --html")
 
 
 def _find_folders(data_dir: Path, rows: Sequence[Row]) -> list[Path]:

@@ -1,8 +1,4 @@
-"""Which view shows how far something is: on a terminal, in a notebook, or as lines of text.
-
-Each view is a context whose function updates it. That is called more often than there is anything
-new to show.
-"""
+"""Which view shows how far something is: on a terminal, in a notebook, or as lines of text."""
 
 from __future__ import annotations
 
@@ -25,6 +21,7 @@ logger = logging.getLogger("laion_fmri")
 NOTEBOOK_INTERVAL = 0.5
 
 Measure = Callable[[], State]
+#: The context's function updates the view; it may be called more often than that makes sense.
 View = AbstractContextManager[Callable[[], None]]
 
 
@@ -69,15 +66,12 @@ def _show(measure: Measure) -> View:
 
 @contextmanager
 def _show_live(measure: Measure) -> Iterator[Callable[[], None]]:
-    from laion_fmri.show.live import Painter
+    from laion_fmri.show.live import open_painter
 
-    painter = Painter()
-    update = _make_update(measure, painter.paint, lambda _elapsed: 0)
-    try:
+    with open_painter() as paint:
+        update = _make_update(measure, paint, lambda _elapsed: 0)
         update()
         yield update
-    finally:
-        painter.clear()
 
 
 @contextmanager
@@ -91,10 +85,8 @@ def _log(measure: Measure) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _show_in_notebook(measure: Measure) -> Iterator[Callable[[], None]]:
-    """Show a bar below the cell that is being run; a line stays when it ends.
-
-    With IPython's own display, which every kernel has; widgets would be one more thing to install.
-    """
+    """Show a bar below the cell that is being run; a line stays when it ends."""
+    # Every kernel has IPython's own display; widgets would be one more thing to install.
     display: Any = sys.modules["IPython"].display
     started = time.monotonic()
     handle = display.display(_make_cell(measure(), "starting"), raw=True, display_id=True)
@@ -118,12 +110,12 @@ def _make_cell(now: State, text: str) -> dict[str, str]:
 def _make_update(
     measure: Measure,
     show: Callable[[State, Pace], object],
-    find_pause: Callable[[float], float] = find_pause,
+    pause: Callable[[float], float] = find_pause,
     window: float = WINDOW,
 ) -> Callable[[], None]:
-    """Return a function that shows how far it is, unless the pause after the last time lasts."""
+    """Return a function that shows how far it is, once the pause after the last time is over."""
     started = time.monotonic()
-    due = started + find_pause(0)
+    due = started + pause(0)
     pace = Pace(window)
     pace.add(0)
 
@@ -134,6 +126,6 @@ def _make_update(
         now = measure()
         pace.add(now.bytes)
         show(now, pace)
-        due = time.monotonic() + find_pause(time.monotonic() - started)
+        due = time.monotonic() + pause(time.monotonic() - started)
 
     return update
