@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMS = {
     "json": "a list of objects",
     "tsv": "tab-separated, with a header",
-    "keys": "keys, one a line",
+    "keys": "keys, one per line",
 }
 #: Spaces before a name, below its folder.
 INDENT = 2
@@ -35,15 +35,17 @@ STYLES = {"complete": "green", "partial": "yellow"}
 
 def add(commands: Any) -> None:
     """Add the commands to the parsers `commands`."""
-    text = "show what the bucket has and what of it is here"
+    text = "show what the bucket has and how much of it is here"
     info = output.add_command(commands, "info", _run_info, text, f"{output.UNITS}.")
-    info.add_argument("--subject", nargs="+", metavar="SUBJECT", help="show these by session")
+    info.add_argument(
+        "--subject", nargs="+", metavar="SUBJECT", help="show these subjects by session"
+    )
     output.add_options(info, data_dir="where to look for local files")
 
     text = "list the files that the filters select"
     epilog = (
         "example: laion-fmri ls --subject sub-03 --ses ses-01 --extension nii.gz. The filters are "
-        "those of download. On a terminal it is a table, by folder, and elsewhere keys alone. "
+        "those of download. On a terminal this prints a table by folder, elsewhere only the keys. "
         f"{output.UNITS}; in bytes with --json and --tsv."
     )
     ls = output.add_command(commands, "ls", _run_ls, text, epilog)
@@ -53,8 +55,8 @@ def add(commands: Any) -> None:
 
     text = "show the values that each filter can have"
     epilog = (
-        "example: laion-fmri entities --subject sub-03 --ses ses-01. Counted are the files that "
-        "pass the filters. On a terminal it is a table, and elsewhere tab-separated values. "
+        "example: laion-fmri entities --subject sub-03 --ses ses-01. The files that pass the "
+        "filters are counted. On a terminal this prints a table, elsewhere tab-separated values. "
         f"{output.UNITS}; in bytes with --json and --tsv."
     )
     entities = output.add_command(commands, "entities", _run_entities, text, epilog)
@@ -113,7 +115,7 @@ def _run_ls(arguments: argparse.Namespace) -> int:
     settings = output.read_arguments(arguments, subject=arguments.subject or "all")
     try:
         data_dir = str(find_data_dir(arguments.data_dir)[0])
-    except DataDirNotSetError:  # nobody knows yet where a file will be
+    except DataDirNotSetError:  # it is not known yet where a file will be
         data_dir = None
     selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
     table = find_keys(selection, settings.facts, bucket, data_dir or NOWHERE)
@@ -199,7 +201,7 @@ def _print_values(values: Iterable[EntityValue]) -> None:
 
 
 def _write_records(records: Iterable[Mapping[str, Any]], names: Sequence[str], form: str) -> None:
-    """Write `records` with the columns `names` to stdout as ``json`` or ``tsv``, times in ISO 8601."""
+    """Write `records` with columns `names` to stdout as ``json`` or ``tsv``, times in ISO 8601."""
     if form == "json":
         lines = [json.dumps(record, default=datetime.isoformat) for record in records]
         sys.stdout.write("[\n " + ",\n ".join(lines) + "\n]\n" if lines else "[]\n")

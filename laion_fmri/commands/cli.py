@@ -16,9 +16,6 @@ from laion_fmri.commands import browse, completion, download, remove, settings, 
 from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
 from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
 
-#: Errors that no other usage would avoid.
-NOT_USAGE = (BucketError, NoSpaceError, WorkflowFailedError)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` and return its exit status."""
@@ -41,9 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 say(f"interrupted; {'; '.join(notes)}")
             status = INTERRUPTED
+        except (BucketError, NoSpaceError, WorkflowFailedError) as error:
+            say(f"error: {error}")
+            status = FAILED
         except LaionFmriError as error:
             say(f"error: {error}")
-            status = FAILED if isinstance(error, NOT_USAGE) else USAGE
+            status = USAGE
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()
             status = DONE

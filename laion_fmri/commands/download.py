@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from laion_fmri.run.run import Run
     from laion_fmri.selection.table import Row
 
-#: Files that are named one by one when they have failed for the same reason.
+#: Files that are named one by one, at most, if they have failed for the same reason.
 MANY = 10
-#: Files that a dry run names on a terminal.
+#: Files that a dry run names on a terminal, at most.
 NAMED = 20
 
 
@@ -34,19 +34,17 @@ def add(commands: Any) -> None:
         "example: laion-fmri download --subject sub-03 --ses ses-01 averages "
         "--desc SingletrialBetas --extension nii.gz --n-jobs 4. "
         "The values of one filter are alternatives, and all filters have to pass; a file that does "
-        "not carry an entity passes, except for --ses. Values are exact; a bare value and a full "
-        f"token (01, ses-01) are the same. {output.UNITS}. "
+        "not carry an entity passes a filter on it, except for --ses. Values are exact; a bare "
+        f"value and a full token (01, ses-01) are the same. {output.UNITS}. "
         "Exit status: 0 done, 1 some files failed, 2 bad usage or nothing matched, 130 interrupted."
     )
     text = "fetch what the filters select"
     download = output.add_command(commands, "download", _run_download, text, epilog)
-    subjects = "sub-03, 03, or all; required, but for --manifest, of which it is all by default"
+    subjects = "sub-03, 03, or all; required without --manifest, and with it all by default"
     output.add_filters(download, subjects, "also fetch all of stimuli/")
     names = [name for name in list_options(COMMAND) if name not in ("subject", "include_stimuli")]
     output.add_options(download, *names)
-    download.add_argument(
-        "--quiet", action="store_true", help="print nothing but warnings and errors"
-    )
+    download.add_argument("--quiet", action="store_true", help="print only warnings and errors")
 
 
 def _run_download(arguments: argparse.Namespace) -> int:
@@ -72,9 +70,9 @@ def _fetch(run: Run, *, quiet: bool) -> int:
 
     for text in run.table.warnings:
         output.say(f"warning: {text}")
-    tell: Callable[[str], object] = output.be_quiet if quiet else print
+    write: Callable[[str], object] = output.be_quiet if quiet else print
     for text in run.table.notes:
-        tell(text)
+        write(text)
     if not quiet:
         _print_plan(run)
     if run.settings.dry_run:
@@ -84,14 +82,14 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
     if run.settings.checksums:
-        tell(f"taking the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
+        write(f"computing the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
     report = run.finish(report)
-    tell(_summarize(report, seconds))
+    write(_summarize(report, seconds))
     if report.failures():
         _print_failures(report, run.table.obstacles)
         return output.FAILED
     if "fetched" in report.outcomes:
-        tell(f"to check their content: {spell_command('verify', run.settings)}")
+        write(f"to check their content: {spell_command('verify', run.settings)}")
     return output.DONE
 
 
@@ -113,17 +111,15 @@ def _print_plan(run: Run) -> None:
     files, size, here, to_fetch, left = _count(run.table.rows)
     partial = sum(row.status == "partial" for row in missing)
     again = f" ({partial:,} of them partial)" if partial else ""
-    print(
-        f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}, "
-        f"into {run.data_dir}"
-    )
+    plan = f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}"
+    print(f"{plan}, into {run.data_dir}")
     if missing:
         free = format_size(count_free_bytes(run.data_dir))
         print(f"free on that disk: {free}", flush=True)
 
 
 def _print_failures(report: Report, obstacles: Collection[str]) -> None:
-    """Name each file that is not in place, or many at once if they share their reason."""
+    """Name each file that is not in place, many of the same reason at once; say what to do."""
     by_reason: dict[str, list[str]] = {}
     for row, reason in report.failures():
         by_reason.setdefault(reason, []).append(row.key)
@@ -134,10 +130,10 @@ def _print_failures(report: Report, obstacles: Collection[str]) -> None:
             for key in keys:
                 output.say(f"error: {key}: {reason}")
     if all(row.key in obstacles for row, _ in report.failures()):
-        return  # the same command would meet them again
+        return  # the same command would fail again
     advice = "run the same command again to fetch what is missing"
     if "failed" not in report.outcomes:
-        advice = f"what is denied can be asked for at {dataset.REQUEST_URL}"
+        advice = f"ask for access to denied files at {dataset.REQUEST_URL}"
     output.say(f"{advice}; the log is {report.log}" if report.log else advice)
 
 
@@ -177,7 +173,7 @@ def _print_table(rows: Sequence[Row]) -> None:
 
 
 def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
-    """Return subject, sessions and rows: by session of a single subject, else by subject."""
+    """Return subject, sessions and rows of each line: by session if there is only one subject."""
     places = by_session(rows)
     is_single = len({place.sub for place in places if place.sub is not None}) == 1
     groups = []
@@ -206,12 +202,10 @@ def _summarize(report: Report, seconds: float) -> str:
     failures = report.failures()
     if not fetched and not failures:
         return "nothing to do: everything is here"
+    done = f"fetched {len(fetched):,} files, {_format_total(fetched)} in {format_seconds(seconds)}"
     rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
     failed = f", {len(failures):,} failed" if failures else ""
-    return (
-        f"fetched {len(fetched):,} files, {_format_total(fetched)} in {format_seconds(seconds)} "
-        f"({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
-    )
+    return f"{done} ({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
 
 
 def _format_total(rows: Iterable[Row]) -> str:

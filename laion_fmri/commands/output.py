@@ -73,13 +73,11 @@ def open_console() -> Console:
 
     is_terminal = sys.stdout.isatty()
     width, height = shutil.get_terminal_size()
-    is_plain = not is_terminal or bool(os.environ.get("NO_COLOR"))
     return Console(
-        # Given both, rich also believes them where TERM is dumb.
         width=width if is_terminal else PIPE_COLUMNS,
-        height=height,
+        height=height,  # without it, rich takes a terminal where TERM is dumb for 80 columns
         force_terminal=is_terminal,  # whatever FORCE_COLOR says: what reads a pipe wants it plain
-        color_system=None if is_plain else "auto",
+        color_system="auto" if is_terminal and not os.environ.get("NO_COLOR") else None,
         highlight=False,
         markup=False,
         emoji=False,
@@ -104,7 +102,7 @@ def spell_path(path: str | Path) -> str:
 
 
 def cut(label: str) -> str:
-    """Return `label` in characters of one column each, and not too many of them."""
+    """Return `label` as at most `LONGEST` characters of one column each."""
     plain = "".join(letter if letter.isascii() else "?" for letter in label)
     return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}~"
 
@@ -125,4 +123,4 @@ def say(text: str) -> None:
 
 
 def be_quiet(_text: str) -> None:
-    """Print nothing: in the place of ``print``."""
+    """Print nothing; stands in for ``print``."""

@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
     epilog = 'in a pipeline: module laion: snakefile: "<what this prints>"'
     add_command(commands, "snakefile", _run_snakefile, text, epilog)
 
-    text = "see it work, on a small sample bucket of its own"
+    text = "try the commands on a small sample bucket"
     epilog = "Needs the extra 'demo': pip install 'laion-fmri[demo]'."
     demo = add_command(commands, "demo", _run_demo, text, epilog)
     serve = f"only serve the sample bucket, for other programs, until Ctrl-C (port {PORT})"
@@ -84,8 +84,7 @@ def _run_license(arguments: argparse.Namespace) -> int:
     if arguments.accept_stimuli:
         accept_licenses(include_stimuli=True, data_dir=path)
     accepted = "accepted" if has_accepted_stimuli(path) else "not accepted"
-    print(dataset.BRAIN_LICENSE)
-    print(dataset.STIMULI_LICENSE)
+    print(dataset.BRAIN_LICENSE, dataset.STIMULI_LICENSE, sep="\n")
     print(f"The licence of the stimuli is {accepted} for {path}.")
     return DONE
 

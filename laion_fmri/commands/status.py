@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from laion_fmri.selection.overview import Overview
 
-#: State -> its sign and its style: the signs read without colour, on any terminal.
+#: State -> its sign and style; the signs can be told apart without colour, on any terminal.
 SIGNS = {
     "complete": ("#", "bold green"),
     "partial": ("+", "bold yellow"),
     "missing": (".", "dim"),
     "held out": ("x", "magenta"),
 }
-#: Columns that the totals need: on a narrower terminal they are folded, and never cut.
+#: Columns that the totals need: a narrower terminal folds them, and they are never cut.
 WIDTH = 72
 #: Sessions in a row before a gap, where each is a single character.
 GROUP = 5
@@ -36,15 +36,17 @@ def add(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
     epilog = (
         "example: laion-fmri status --subject sub-03 --desc SingletrialBetas --html status.html. "
-        "Sizes are compared, not content; for that there is 'laion-fmri verify'. Nothing is "
-        f"written into the data directory. {output.UNITS}."
+        "Sizes are compared, not content; 'laion-fmri verify' does that. Nothing is "
+        f"written to the data directory. {output.UNITS}."
     )
-    text = "show what of a selection is here, by subject and session"
+    text = "show how much of a selection is here, by subject and session"
     status = output.add_command(commands, "status", _run_status, text, epilog)
     output.add_filters(status, output.ALL_SUBJECTS, "also count all of stimuli/")
     output.add_options(status, data_dir="where the files are, this time")
     status.add_argument("--json", action="store_true", help="print it as JSON, sizes in bytes")
-    status.add_argument("--html", metavar="FILE", help="write it to a page that needs no network")
+    status.add_argument(
+        "--html", metavar="FILE", help="write it to an HTML page that works offline"
+    )
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
@@ -106,8 +108,7 @@ def _print_overview(overview: Overview) -> None:
 def draw_grid(overview: Overview, columns: int) -> Iterator[Text]:
     """Yield the lines of the grid, each at most `columns` wide if a group of sessions fits.
 
-    If not all labels fit, their characters stand below each other; what does not fit in one row
-    even so continues in another block.
+    Labels that do not fit side by side are written downwards; long rows go on in another block.
     """
     from rich.text import Text
 

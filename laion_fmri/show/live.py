@@ -41,8 +41,8 @@ def open_painter() -> Iterator[Callable[[State, Pace], None]]:
             for line in lines:
                 console.print(line, no_wrap=True, overflow="crop", soft_wrap=True)
         texts = captured.get().splitlines()
-        # To the line's beginning; each line, and the rest of the old one removed; and back up. All
-        # in one write, so that nothing flickers.
+        # Each line, erasing the rest of the old one, then all below, and back up. In one write, so
+        # that nothing flickers.
         frame = "\r" + "\n".join(f"{text}\x1b[K" for text in texts)
         frame += "\x1b[J" + (f"\r\x1b[{len(texts) - 1}A" if len(texts) > 1 else "\r")
         try:
@@ -75,7 +75,7 @@ def make_screen(now: State, pace: Pace, width: int, height: int) -> list[Text]:
 
 
 def _make_header(now: State, pace: Pace, width: int) -> Text:
-    """Return the first line; where there is no room, its last parts are left out."""
+    """Return the first line, without its last parts if there is no room for them."""
     share = format_share(now.bytes, now.total_bytes), "green"
     parts = [
         (f"{now.files:,}/{now.total_files:,} files", "bold"),
@@ -91,7 +91,7 @@ def _make_header(now: State, pace: Pace, width: int) -> Text:
     if share in parts and room >= BAR[1]:
         size = min(room, BAR[0])
         full = int(size * now.bytes / now.total_bytes) if now.total_bytes else size
-        # Two characters, so that it can be read without colours, too.
+        # Two characters, so that it can be read without colours.
         bar = Text.assemble(("━" * full, "green"), ("─" * (size - full), "dim"))
         texts.insert(parts.index(share) + 1, bar)
     return Text("  ").join(texts)
@@ -100,7 +100,7 @@ def _make_header(now: State, pace: Pace, width: int) -> Text:
 def _make_line(item: Running, width: int) -> Text:
     percent = 100 * item.bytes // item.total_bytes if item.total_bytes else 100
     share = format_share(item.bytes, item.total_bytes)
-    # As wide as it will get, so that the name does not move.
+    # As wide as it can become, so that the name does not move.
     widest = len(format_share(item.total_bytes, item.total_bytes))
     right = f"{share:>{widest}} {percent:>3}%"
     files = f"{item.files:,}/{item.total_files:,} files of " if item.total_files > 1 else ""

@@ -42,8 +42,9 @@ class Pace:
         self.rate = max(0, count - fewer) / (now - start) if count and now > start else None
 
     def left(self, now: State) -> float | None:
-        """Return the seconds that the rest takes at this rate, or None if it is not known."""
-        return (now.total_bytes - now.bytes) / self.rate if self.rate else None
+        """Return the seconds that the rest takes at this rate, if that can be said."""
+        rest = now.total_bytes - now.bytes
+        return rest / self.rate if rest > 0 and self.rate and self.silence <= SILENCE else None
 
 
 def find_pause(elapsed: float) -> float:
@@ -67,9 +68,7 @@ def format_rate(pace: Pace) -> str:
 def format_left(now: State, pace: Pace) -> str:
     """Return the time that is left, such as ``20 s left``; empty if it is not known."""
     seconds = pace.left(now)
-    if seconds is None or pace.silence > SILENCE or now.bytes >= now.total_bytes:
-        return ""
-    return f"{format_seconds(max(round(seconds), 1))} left"
+    return "" if seconds is None else f"{format_seconds(max(round(seconds), 1))} left"
 
 
 def make_sentence(now: State, pace: Pace) -> str:
@@ -87,8 +86,6 @@ def make_sentence(now: State, pace: Pace) -> str:
 
 def make_summary(now: State, seconds: float) -> str:
     """Return the line that stays when a run has ended after `seconds`."""
+    done = f"{now.files:,} of {now.total_files:,} files, {format_size(now.bytes)}"
     failed = f", {now.failed:,} failed" if now.failed else ""
-    return (
-        f"{now.files:,} of {now.total_files:,} files, {format_size(now.bytes)} in "
-        f"{format_seconds(seconds)}{failed}"
-    )
+    return f"{done} in {format_seconds(seconds)}{failed}"

@@ -73,7 +73,7 @@ def _find_folders(data_dir: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def _count_kinds(overview: Overview) -> list[tuple[str, Total]]:
-    """Add up files by description and suffix, which tell what they are for; the largest first."""
+    """Add up files by description and suffix, which say what they are for; largest first."""
     kinds: dict[str, list[Row]] = {}
     for cell, rows in zip(overview.cells, overview.rows, strict=True):
         for row in rows if cell.state != "held out" else ():

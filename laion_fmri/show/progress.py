@@ -34,9 +34,8 @@ def report_progress(folder: RunFolder, rows: Sequence[Row]) -> View:
     """Show the same to callers from Python: a bar in a notebook, else lines of the log."""
     measure = Monitor(folder, rows).measure
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    has_kernel = getattr(shell, "kernel", None) is not None
-    return _show_in_notebook(measure) if has_kernel else _log(measure)
+    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
+    return _show_in_notebook(measure) if kernel else _log(measure)
 
 
 @contextmanager

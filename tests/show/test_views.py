@@ -459,7 +459,7 @@ def test_denied_files_are_not_asked_for_again(slow, bucket, tmp_path, monkeypatc
     error, advice = done.stderr.splitlines()
     assert error == f"error: {DENIED}: access denied (403)"
     assert advice.startswith(
-        "what is denied can be asked for at https://laion-fmri.hebartlab.com/request; the log is "
+        "ask for access to denied files at https://laion-fmri.hebartlab.com/request; the log is "
     )
     assert Path(advice.rpartition(" is ")[2]).is_file()
     assert re.search("^fetched 2 files, .* 0 were here, 1 failed$", done.stdout, re.MULTILINE)
