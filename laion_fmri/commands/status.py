@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
     epilog = (
         "example: laion-fmri status --subject sub-03 --desc SingletrialBetas --html status.html. "
-        "Sizes are compared, not content; 'laion-fmri verify' does that. Nothing is "
+        "Only sizes are compared; to check the content, use 'laion-fmri verify'. Nothing is "
         f"written to the data directory. {output.UNITS}."
     )
     text = "show how much of a selection is here, by subject and session"
@@ -70,6 +70,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
 
 
 def _print_overview(overview: Overview) -> None:
+    from rich.table import Column
     from rich.text import Text
 
     console = output.open_console()
@@ -83,7 +84,7 @@ def _print_overview(overview: Overview) -> None:
     )
     look = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": ""}
     headings = ("files here", "of", "size here", "of", "share")
-    table = output.make_table(("",), headings, no_wrap=True, **look)
+    table = output.make_table((Column(no_wrap=True),), headings, no_wrap=True, **look)
     for name, total in overview.totals().items():
         table.add_row(
             output.cut(name),
@@ -94,7 +95,8 @@ def _print_overview(overview: Overview) -> None:
             total.percent,
             style="bold" if name == "all" else "",
         )
-    console.print(table, width=max(console.width, WIDTH))
+    console.width = max(console.width, WIDTH)
+    console.print(table)
     write()
     if any(cell.state == "held out" for cell in overview.cells):
         write("held out: not public, and not counted in the totals; ask for access at")

@@ -535,7 +535,7 @@ def test_monitor_reads_what_is_added(tmp_path):
 
 
 def test_rate_is_that_of_the_last_seconds():
-    """Neither the start nor what was an hour ago; what begins anew is no negative rate."""
+    """Neither the start nor what was an hour ago; what starts again is not a negative rate."""
     pace = Pace(window=10)
     for second in range(100):
         pace.add(0, now=float(second))
