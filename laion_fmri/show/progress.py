@@ -21,7 +21,7 @@ logger = logging.getLogger("laion_fmri")
 NOTEBOOK_INTERVAL = 0.5
 
 Measure = Callable[[], State]
-#: The context's function updates the view; it may be called more often than that makes sense.
+#: A context whose function updates the view, at most as often as makes sense.
 View = AbstractContextManager[Callable[[], None]]
 
 
