@@ -142,7 +142,7 @@ def _run_ls(arguments: argparse.Namespace) -> int:
 
 
 def _run_entities(arguments: argparse.Namespace) -> int:
-    from laion_fmri import dataset
+    from laion_fmri.dataset import REQUEST_URL
     from laion_fmri.discovery import EntityValue, count_entities
 
     found, table = count_entities(
@@ -151,12 +151,12 @@ def _run_entities(arguments: argparse.Namespace) -> int:
     for text in table.warnings:
         output.say(f"warning: {text}")
     form = arguments.form or ("table" if sys.stdout.isatty() else "tsv")
-    if form != "table":
+    if form == "table":
+        _print_values(found)
+        if any(value.held_out for value in found):
+            output.say(f"held out: listed, but not given out; ask for access at {REQUEST_URL}")
+    else:
         _write_records([value._asdict() for value in found], EntityValue._fields, form)
-        return output.DONE
-    _print_values(found)
-    if any(value.held_out for value in found):
-        output.say(f"held out: listed, but not given out; ask for access at {dataset.REQUEST_URL}")
     return output.DONE
 
 
