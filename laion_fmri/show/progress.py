@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from laion_fmri.base.text import format_size
 from laion_fmri.run.monitor import Monitor, Progress, State
@@ -86,7 +85,7 @@ def _log(measure: Measure) -> Iterator[Callable[[], None]]:
 def _show_in_notebook(measure: Measure) -> Iterator[Callable[[], None]]:
     """Show a bar below the cell that is being run; a line stays when it ends."""
     # Every kernel has IPython's own display; widgets would be one more thing to install.
-    display: Any = sys.modules["IPython"].display
+    display = sys.modules["IPython"].display
     started = time.monotonic()
     handle = display.display(_make_cell(measure(), "starting"), raw=True, display_id=True)
 
