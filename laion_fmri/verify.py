@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def verify(
     subject: Values = None,
     ses: Values = None,
+    *,
     n_jobs: int | None = None,
     repair: bool = False,
     progress: Callable[[Progress], object] | None = None,

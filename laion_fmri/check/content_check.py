@@ -44,14 +44,8 @@ class Checker:
     tells does not explain it, or if none does and one that has explained others would give as many
     parts. With neither, or with parts of different sizes, nothing is known of it.
 
-    Parameters
-    ----------
-    hasher : Hasher
-    bucket : Bucket or None
-        The bucket to ask for part sizes; None to use no network.
-    sha256 : mapping of str to str
-        What a manifest says of the content of a file, by key: then the ETag does not count.
-    data_dir : path
+    Without a `bucket` the network is not used. Where a manifest has the `sha256` of a key, the ETag
+    does not count.
     """
 
     def __init__(
@@ -121,9 +115,10 @@ class Checker:
     def _compare(self, row: Row) -> tuple[Outcome, str]:
         try:
             found = os.stat(row.path)  # noqa: PTH116 - once per key, 100,000 times over
+            is_file = S_ISREG(found.st_mode)
         except (FileNotFoundError, NotADirectoryError):
-            return "missing", self._explain_missing(row)
-        if not S_ISREG(found.st_mode):
+            is_file = False
+        if not is_file:
             return "missing", self._explain_missing(row)
         if found.st_size != row.size:
             return "partial", f"it has {found.st_size:,} bytes instead of {row.size:,}"

@@ -26,16 +26,9 @@ from laion_fmri.settings import Settings
 class Inventory:
     """What there is to check.
 
-    Attributes
-    ----------
-    expected : Table
-        The files that should be here, sorted by key.
-    extras : list of str
-        Paths, relative to the data directory, of what is here and not known, sorted.
-    elsewhere : int
-        Objects of the bucket that are not here and need not be.
-    bucket : Bucket or None
-        Where `expected` is from; None for a manifest.
+    `expected` are the files that should be here, sorted by key; `extras` are paths, relative to the
+    data directory, of what is here and not known; `elsewhere` counts the objects of the bucket that
+    are not here and need not be. `bucket` is None for a manifest.
     """
 
     expected: Table
@@ -47,25 +40,11 @@ class Inventory:
 def take_inventory(settings: Settings, data_dir: Path) -> Inventory:
     """Find out what should be in `data_dir`, and what else is.
 
-    The bucket is not asked at all if there is a manifest.
-
-    Returns
-    -------
-    Inventory
-        Of a manifest, and where a subject is named, all that is selected. Otherwise only what of
-        it is here. What is held out is expected only where it is here. Extras are what the bucket
-        or the manifest does not have: without subject and filters anywhere in `data_dir`, else in
-        the trees of the subjects, as far as the filters let it pass. Folders that are links are
-        not looked into, nor is our own state.
-
-    Raises
-    ------
-    ManifestError, SelectionError, SubjectNotFoundError, InputTypeError, BucketError
-
-    Warns
-    -----
-    SelectionWarning
-        If a filter value matches nothing, or a held-out session is named that is not here.
+    Where a subject is named, and of a manifest, all that is selected is expected; otherwise only
+    what of it is here. What is held out is expected only where it is here. Extras are what the
+    bucket or the manifest does not have: without subject and filters anywhere in `data_dir`, else
+    in the trees of the subjects, as far as the filters let it pass. Folders that are links are not
+    looked into, nor is our own state.
     """
     is_named = settings.subject is not None
     is_whole = not is_named and not settings.filters

@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -41,6 +42,7 @@ RESTRICTED = "it could not be fetched again: it needs a data use agreement"
 
 #: What a folder that is a link is refused with: on Linux, and on macOS.
 _LINKS = (errno.ENOTDIR, errno.ELOOP)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Item(NamedTuple):
@@ -60,17 +62,8 @@ class Item(NamedTuple):
 class Removal:
     """What is to be removed: see what it would free, then :meth:`carry_out`.
 
-    Attributes
-    ----------
-    data_dir : path
-    items : list of Item
-        The selected files that are here, sorted by key; those that are ``planned`` would go.
-    folders : set of str
-        The folders of all that is selected, relative to the data directory.
-    notes : list of str
-        What the user should know before: maps that other sessions need, files that are left.
-    warnings : list of str
-        Such as filter values that match nothing.
+    Items that are ``planned`` would go. `folders` are those of all that is selected; `notes` say
+    what the user should know before, such as maps that other sessions need.
     """
 
     data_dir: Path
@@ -90,47 +83,46 @@ class Removal:
         about to fill, and what it has just brought. `progress` is called with the files done.
         """
         busy = has_others(self.data_dir)
-        claims = Claims(self.data_dir)
         done = 0
-        try:
-            for number, item in enumerate(self.items):
-                if item.outcome != "planned":
-                    continue
-                self.items[number] = self._remove(item, claims, busy=busy)
-                done += 1
-                if progress:
-                    progress(done)
-        except KeyboardInterrupt as stop:
-            stop.add_note(f"{done:,} files are removed; the same again removes the rest")
-            raise
-        finally:
-            claims.close()
-            if not busy:
-                _remove_empty(self.data_dir, self.folders)
+        with contextlib.closing(Claims(self.data_dir)) as claims, Folders(self.data_dir) as folders:
+            try:
+                for number, item in enumerate(self.items):
+                    if item.outcome == "planned":
+                        outcome, reason = self._remove(item, folders, claims, busy=busy)
+                        self.items[number] = item._replace(outcome=outcome, reason=reason)
+                        done += 1
+                        if progress:
+                            progress(done)
+            except KeyboardInterrupt as stop:
+                stop.add_note(f"{done:,} files are removed; the same again removes the rest")
+                raise
+            finally:
+                if not busy:
+                    folders.remove_empty(self.folders)
 
-    def _remove(self, item: Item, claims: Claims, *, busy: bool) -> Item:
+    def _remove(
+        self, item: Item, folders: Folders, claims: Claims, *, busy: bool
+    ) -> tuple[Outcome, str]:
         kept = find_kept(self.data_dir, item.key)
         if not claims.take([item.key]) or (busy and os.path.lexists(kept)):
-            return item._replace(outcome="left", reason=BUSY)
+            return "left", BUSY
         try:
-            with _open_folder(self.data_dir, item.key) as (folder, name):
-                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if not S_ISREG(found.st_mode):
-                    return item._replace(outcome="left", reason=IS_LINK)
-                os.unlink(name, dir_fd=folder)
+            folder, name = folders.open(item.key)
+            if not S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                return "left", IS_LINK
+            os.unlink(name, dir_fd=folder)
             # A second link that a failed job has left would be put back by the next run.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 kept.unlink()
         except FileNotFoundError:  # somebody else was quicker
-            return item._replace(outcome="removed", reason="")
+            pass
         except OSError as error:
             if error.errno in _LINKS:
-                return item._replace(outcome="left", reason=IS_LINK)
-            reason = f"the system refuses it ({error.strerror}); check the permissions"
-            return item._replace(outcome="failed", reason=reason)
+                return "left", IS_LINK
+            return "failed", f"the system refuses it ({error.strerror}); check the permissions"
         finally:
             claims.drop([item.key])
-        return item._replace(outcome="removed", reason="")
+        return "removed", ""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the items as a DataFrame with the columns of :func:`laion_fmri.removal.remove`."""
@@ -142,15 +134,10 @@ class Removal:
 def plan_removal(settings: Settings) -> Removal:
     """Find what would be removed, and change nothing.
 
-    Parameters
-    ----------
-    settings : Settings
-        ``subject``, the filters, ``include_stimuli`` and ``data_dir``.
-
     Raises
     ------
     LaionFmriError
-        As in :func:`laion_fmri.removal.remove`.
+        As :func:`laion_fmri.removal.remove`.
     """
     if settings.subject is None:
         raise SubjectNotFoundError("name a subject, such as sub-03, or all")
@@ -181,66 +168,83 @@ def _is_named(row: Row, selection: Selection) -> bool:
 
 def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Iterator[Item]:
     """Look at each file without following a link; yield those that are here."""
-    for row in rows:
-        reason = ""
-        try:
-            found = os.lstat(row.path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            reason = f"the system refuses to look at it ({error.strerror}); check the permissions"
-            yield Item(*(row.key, row.path, 0, row.size, row.sub, row.ses), "failed", reason)
-            continue
-        if S_ISLNK(found.st_mode) or _is_behind_link(data_dir, row.key):
-            reason = IS_LINK
-        elif not S_ISREG(found.st_mode):
-            reason = "it is no file"
-        elif row.key in PUBLISHED.restricted_keys:
-            reason = RESTRICTED
-        elif PUBLISHED.is_held_out(row.key, row.ses) and row.ses not in selection.sessions:
-            reason = HELD_OUT
-        outcome: Outcome = "left" if reason else "planned"
-        yield Item(row.key, row.path, found.st_size, row.size, row.sub, row.ses, outcome, reason)
+    with Folders(data_dir) as folders:
+        for row in rows:
+            size, outcome, reason = 0, "left", ""
+            try:
+                size = (found := os.lstat(row.path)).st_size
+                folders.open(row.key)
+            except (FileNotFoundError, NotADirectoryError):
+                if not os.path.lexists(row.path):
+                    continue
+                reason = IS_LINK
+            except OSError as error:
+                reason = IS_LINK
+                if error.errno not in _LINKS:
+                    said = f"the system refuses to look at it ({error.strerror})"
+                    outcome, reason = "failed", f"{said}; check the permissions"
+            else:
+                reason = _explain_left(row, found.st_mode, selection)
+                outcome = "left" if reason else "planned"
+            place = (row.key, row.path, size, row.size, row.sub, row.ses)
+            yield Item(*place, outcome, reason)  # type: ignore[arg-type]
 
 
-def _is_behind_link(data_dir: Path, key: str) -> bool:
-    try:
-        with _open_folder(data_dir, key):
-            return False
-    except OSError:
-        return True
+def _explain_left(row: Row, mode: int, selection: Selection) -> str:
+    """Say why a file that is here is not to be removed; nothing if it is."""
+    if S_ISLNK(mode):
+        return IS_LINK
+    if not S_ISREG(mode):
+        return "it is not a file"
+    if row.key in PUBLISHED.restricted_keys:
+        return RESTRICTED
+    if PUBLISHED.is_held_out(row.key, row.ses) and row.ses not in selection.sessions:
+        return HELD_OUT
+    return ""
 
 
-@contextlib.contextmanager
-def _open_folder(data_dir: Path, key: str) -> Iterator[tuple[int, str]]:
-    """Open the folder that `key` is in, each part of it without following links.
+class Folders:
+    """The folders of a data directory, each opened by its name in the one above; follows no link.
 
-    Yields the descriptor of the folder, and the last part of the key.
+    The way to the last folder stays open, since sorted keys share it.
     """
-    *parts, name = key.split("/")
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    folder = os.open(data_dir, flags)  # the user's own choice, which may be a link
-    try:
-        for part in parts:
-            inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        yield folder, name
-    finally:
-        os.close(folder)
 
+    def __init__(self, data_dir: Path) -> None:
+        # The data directory is the user's own choice, which may be a link.
+        self._open = [os.open(data_dir, _FOLDER)]
+        self._names: list[str] = []
 
-def _remove_empty(data_dir: Path, folders: Iterable[str]) -> None:
-    """Remove those of `folders`, and those above them, that are empty; never the data directory."""
-    above: set[str] = set()
-    for folder in folders:
-        while folder:
-            above.add(folder)
-            folder = folder.rpartition("/")[0]
-    for folder in sorted(above, key=lambda folder: folder.count("/"), reverse=True):
-        if folder != STATE_DIR:
-            with contextlib.suppress(OSError), _open_folder(data_dir, folder) as (outer, name):
-                os.rmdir(name, dir_fd=outer)
+    def open(self, key: str) -> tuple[int, str]:
+        """Return the descriptor of the folder that `key` is in, and the last part of the key."""
+        *parts, name = key.split("/")
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(parts, self._names, strict=False))
+        shared = len(list(same))
+        self._close(shared)
+        for part in parts[shared:]:
+            self._open.append(os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=self._open[-1]))
+            self._names.append(part)
+        return self._open[-1], name
+
+    def remove_empty(self, folders: Iterable[str]) -> None:
+        """Remove those of `folders`, and those above them, that are empty; never our state."""
+        parts = (folder.split("/") for folder in folders if folder)
+        above = {tuple(names[:n]) for names in parts for n in range(1, len(names) + 1)}
+        for names in sorted(above - {(STATE_DIR,)}, reverse=True):
+            with contextlib.suppress(OSError):
+                folder, name = self.open("/".join(names))
+                os.rmdir(name, dir_fd=folder)
+
+    def _close(self, depth: int) -> None:
+        while len(self._open) > depth + 1:
+            os.close(self._open.pop())
+        del self._names[depth:]
+
+    def __enter__(self) -> Folders:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close(0)
+        os.close(self._open.pop())
 
 
 def _find_needed(items: Iterable[Item], data_dir: Path, listed: Iterable[str]) -> list[str]:

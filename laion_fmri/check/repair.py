@@ -29,15 +29,7 @@ _ASK_FOR_LICENCE = "accept its licence with 'laion-fmri license --accept-stimuli
 
 @contextlib.contextmanager
 def prepare_repair(data_dir: Path) -> Iterator[None]:
-    """Keep other repairs away from `data_dir`, and put back what one has left aside.
-
-    Raises
-    ------
-    DataDirError
-        If nothing may be written there, or another repair is under way.
-    AwsNotFoundError
-        If there is no AWS CLI.
-    """
+    """Keep other repairs away from `data_dir`, and put back what one has left aside."""
     if not is_writable(data_dir):
         raise not_writable(data_dir)
     find_aws_command()
@@ -62,27 +54,11 @@ def repair(
     check: Callable[[Row], Finding],
     watch: Watch | None = None,
 ) -> dict[str, Finding]:
-    """Fetch files again, and check them once more.
+    """Fetch files again, and check them once more; return what is found then, by key.
 
     Each is moved to ``.laion_fmri/corrupt/`` first, since a download takes it for complete. From
-    there it is put back if nothing whole has come in its place, and removed if something has.
-
-    Parameters
-    ----------
-    broken : sequence of Broken
-    data_dir : path
-    n_jobs : int
-        ``aws s3 cp`` processes at once.
-    check : callable
-        Checks what has come.
-    watch : callable, optional
-        As in :meth:`laion_fmri.run.run.Run.fetch`.
-
-    Returns
-    -------
-    dict of str to Finding
-        By key: ``repaired``; ``unverified`` if nothing tells, or if the bucket has given the same
-        content twice; else the outcome before, with a reason that says why it could not be fetched.
+    there it is put back if nothing whole has come in its place, and removed if something has. A
+    file that the bucket gives with the same content twice is ``unverified``.
     """
     said: dict[str, str] = {}  # key -> why it has not been fetched
     try:

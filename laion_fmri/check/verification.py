@@ -33,16 +33,10 @@ FETCHERS = 4
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check has found.
+    """What a check has found: a finding for each file, sorted by key.
 
-    Attributes
-    ----------
-    findings : list of Finding
-        One for each file, sorted by key.
-    elsewhere : int
-        Objects of the bucket that are not here and need not be.
-    source : str
-        ``bucket`` or ``manifest``: what the files were compared with.
+    `elsewhere` counts the objects of the bucket that are not here and need not be; `source` is what
+    the files were compared with, ``bucket`` or ``manifest``.
     """
 
     findings: list[Finding]
@@ -94,17 +88,9 @@ def spell(key: str) -> str:
 class Check:
     """One check of a data directory: :meth:`run` it, then :meth:`repair` what is broken.
 
-    To be used in a ``with`` statement, which ends its threads and lets go of the data directory.
-
-    Parameters
-    ----------
-    settings : Settings
-        ``data_dir``, ``subject``, the filters, ``include_stimuli`` and ``manifest``: what to
-        compare with instead of the bucket.
-    threads : int
-        Threads that hash; a repair has as many aws processes, up to `FETCHERS`.
-    repairs : bool
-        Whether :meth:`repair` is to follow. What an earlier one has left aside is put back first.
+    To be used in a ``with`` statement, which ends its threads and lets go of the data directory. It
+    hashes in so many `threads`; with `repairs`, what an earlier repair has left aside is put back
+    first.
 
     Raises
     ------
@@ -147,10 +133,7 @@ class Check:
         return Verification(sorted(findings), self.inventory.elsewhere, self.source)
 
     def repair(self, verification: Verification, watch: Watch | None = None) -> Verification:
-        """Fetch again what is corrupt or partial, and return the findings after that.
-
-        See :func:`laion_fmri.check.repair.repair`; `watch` as in :meth:`Run.fetch`.
-        """
+        """Fetch again what is corrupt or partial, and return the findings after that."""
         found = {finding.key: finding for finding in verification.select(*BROKEN)}
         rows = self.inventory.expected.rows
         broken = [(row, found[row.key]) for row in rows if row.key in found]
