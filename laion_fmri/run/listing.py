@@ -20,14 +20,7 @@ from laion_fmri.selection.table import list_subjects
 
 
 class Listing:
-    """The sizes of all objects that a run knows, and of those that it is asked for.
-
-    Parameters
-    ----------
-    folder : RunFolder
-    is_main : bool
-        Whether this is the process that was started by hand.
-    """
+    """The sizes of all objects that a run knows, and of those that it is asked for."""
 
     def __init__(self, folder: RunFolder, *, is_main: bool) -> None:
         self._folder = folder

@@ -49,11 +49,7 @@ class State(NamedTuple):
 class Monitor:
     """Measures a run again and again, reading only what its transfers have added meanwhile.
 
-    Parameters
-    ----------
-    folder : RunFolder
-    rows : sequence of Row
-        The rows of it that are not complete, in bytes what is to come.
+    The `rows` are those that are not complete yet.
     """
 
     def __init__(self, folder: RunFolder, rows: Sequence[Row]) -> None:

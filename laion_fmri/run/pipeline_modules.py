@@ -42,40 +42,24 @@ from laion_fmri.settings import Settings, read_config
 
 @dataclass(frozen=True)
 class Process:
-    """What the rules know of the Snakemake process that they are read in.
+    """What the rules know of the Snakemake process that they are read in."""
 
-    Attributes
-    ----------
-    workflow : object
-        Snakemake's workflow, which all modules of a pipeline share.
-    is_main : bool
-        Whether it was started by hand, and is not one of Snakemake's jobs.
-    crew : Crew
-    rules : sequence of str or None
-        The rules that the process may run; None for all.
-    resolve_path : callable
-        What Snakemake makes of a path of the rules: a module may have a prefix.
-    """
-
-    workflow: object
-    is_main: bool
+    workflow: object  # Snakemake's, which all modules of a pipeline share
+    is_main: bool  # started by hand, and not one of Snakemake's jobs
     crew: Crew
-    rules: Sequence[str] | None
-    resolve_path: Callable[[str], str]
+    rules: Sequence[str] | None  # that the process may run; None for all
+    resolve_path: Callable[[str], str]  # what Snakemake makes of a path: a module may have a prefix
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module of the pipeline: its settings, its rules, and what there is to say of it.
-
-    `is_first` tells whether no module before it has rules for objects of its data directory.
-    """
+    """A module of the pipeline: its settings, its rules, and what there is to say of it."""
 
     settings: Settings
     rules: Rules
     messages: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
-    is_first: bool = True
+    is_first: bool = True  # in its data directory
     presence: Presence | None = None
 
 
@@ -87,13 +71,7 @@ class Modules:
         self._opened: list[Module] = []
 
     def open(self, config: Mapping[str, Any], process: Process) -> Module:
-        """Read a module's `config` and find what its rules fetch.
-
-        Raises
-        ------
-        LaionFmriError
-            If the configuration or the data directory cannot be used, or the bucket not be listed.
-        """
+        """Read a module's `config` and find what its rules fetch; raises LaionFmriError."""
         if self._workflow() is not process.workflow:
             self._workflow, self._opened = weakref.ref(process.workflow), []
         settings = read_config(config)
@@ -117,13 +95,7 @@ class Modules:
         return exact or [rules for rules in opened if rules.folder.rule_dir == data_dir]
 
     def _find_same(self, data_dir: str) -> list[Rules]:
-        """Return the rules of the modules so far that have the same data directory.
-
-        Raises
-        ------
-        ConfigError
-            If one spells it in another way: Snakemake would take its files for others.
-        """
+        """Return the rules of the modules so far that have the same data directory."""
         real = os.path.realpath(data_dir)
         same = [r for r in self.find() if os.path.realpath(r.folder.data_dir) == real]
         for rules in same:

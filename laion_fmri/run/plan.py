@@ -24,25 +24,13 @@ from laion_fmri.settings import NO_SUBJECT, Settings
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is for: its settings, and the table of what they select.
-
-    Attributes
-    ----------
-    settings : Settings
-    data_dir : Path
-        Absolute, but for a pipeline that has its data beside its results.
-    bucket : Bucket
-    table : Table
-        Compared with the disk.
-    is_first : bool
-        Whether this is the first run in the data directory.
-    """
+    """What a run is for: its settings, and the table of what they select."""
 
     settings: Settings
     data_dir: Path
     bucket: Bucket
     table: Table
-    is_first: bool = False
+    is_first: bool = False  # in this data directory
 
     @property
     def wanted(self) -> list[tuple[str, int]]:
@@ -53,24 +41,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Crew:
-    """Who fetches: how many at once, and where.
-
-    Attributes
-    ----------
-    workers : int
-        Jobs that run at once.
-    on_cluster : bool
-        Whether the rules' jobs are sent to other machines.
-    fetches_here : bool
-        Whether the fetch jobs stay on the machine that submits, all the same.
-    find_aws : bool
-        Whether the AWS CLI has to be on this machine, and not in the rule's own environment.
-    """
+    """Who fetches: how many jobs at once, and where."""
 
     workers: int
-    on_cluster: bool = False
-    fetches_here: bool = False
-    find_aws: bool = True
+    on_cluster: bool = False  # jobs are sent to other machines
+    fetches_here: bool = False  # but fetch jobs stay on the machine that submits
+    find_aws: bool = True  # the AWS CLI has to be here, and not in the rule's own environment
 
 
 def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection | None, Path]:
@@ -90,17 +66,8 @@ def plan_run(
 ) -> Plan:
     """Clear up after runs that were killed, list the bucket, and compare it with the disk.
 
-    Parameters
-    ----------
-    settings, selection, data_dir
-        As :func:`prepare` returns them.
-    reads_only
-        Whether nothing may be changed: a dry run.
-
-    Raises
-    ------
-    LaionFmriError
-        If the selection cannot be used, or the bucket not be listed.
+    `selection` and `data_dir` are as :func:`prepare` returns them. With `reads_only`, as in a dry
+    run, nothing is changed.
     """
     bucket = Bucket.from_settings(settings)
     is_first = not state_dir(data_dir).exists()
@@ -113,18 +80,12 @@ def plan_run(
 def open_run(
     plan: Plan, path: Path, crew: Crew, skip: Collection[str] = ()
 ) -> tuple[RunFolder, Table, Presence | None]:
-    """Share out what `plan` wants as jobs; return the run's folder, which is not written yet.
-
-    Parameters
-    ----------
-    path
-        Where the run's folder is to be.
-    skip
-        Keys that the jobs of another module of the same pipeline bring.
+    """Share out what `plan` wants as jobs; the keys `skip` come by another module of a pipeline.
 
     Returns
     -------
     RunFolder
+        To be at `path`; it is not saved yet.
     Table
         That of the plan, compared with the disk again.
     Presence or None
@@ -132,10 +93,7 @@ def open_run(
 
     Raises
     ------
-    NoSpaceError
-        If the disk has no room for it, unless ``space_check`` is false.
-    AwsNotFoundError
-        If there is something to fetch, and no AWS CLI.
+    NoSpaceError, AwsNotFoundError
     """
     if crew.find_aws and plan.wanted:
         find_aws_command()

@@ -123,14 +123,7 @@ def run_workflow(
 ) -> dict[str, Outcome]:
     """Run `snakemake` on the jobs of `folder` with so many `workers`; return each key's outcome.
 
-    Parameters
-    ----------
-    snakemake
-        A process that has not been run; it is closed afterwards.
-    profile
-        Where the jobs are sent to, if not to this machine.
-    on_tick
-        Called every quarter of a second while the run lasts.
+    `on_tick` is called every quarter of a second. The process must not have been run before.
 
     Raises
     ------

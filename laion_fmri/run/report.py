@@ -20,18 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What happened to each row of a selection.
+    """What happened to each row of a selection, as it is on disk after the run.
 
-    Attributes
-    ----------
-    rows : tuple of Row
-        The key table, compared with the disk after the run.
-    outcomes : tuple of str or None
-        ``fetched``, ``present``, ``failed`` or ``denied``; None where nothing was tried (dry run).
-    reasons : tuple of str
-        Why a row failed or was denied, else empty.
-    log : Path or None
-        What Snakemake has said.
+    An outcome is ``fetched``, ``present``, ``failed``, ``denied``, or None if nothing was tried.
     """
 
     rows: tuple[Row, ...]
@@ -78,16 +69,10 @@ def make_report(
     look_again: Callable[[Row, bool], Row],
     log: Path | None,
 ) -> Report:
-    """Return the report of a run.
+    """Return the report of a run, whose `rows` are as they were before.
 
-    Parameters
-    ----------
-    rows
-        As they were before the run.
-    explain
-        Returns what the transfers have said of a row.
-    look_again
-        Compares a row with the disk; the second argument tells whether it should be complete.
+    `explain` returns what the transfers have said of a row, and `look_again` compares it with the
+    disk, knowing whether it should be complete.
     """
     done: list[tuple[Row, str, str]] = []
     for row in rows:

@@ -34,15 +34,8 @@ COMPLETE = "/dev/null/complete"
 class Rules:
     """The questions of the rules about one module, answered from its run folder.
 
-    Parameters
-    ----------
-    folder : RunFolder
-    is_main : bool
-        Whether this is the process that was started by hand: it alone lists the bucket.
-    runs_single : bool
-        Whether this process was started to fetch an object that is in no job.
-    obstacles : mapping of str to str
-        What keeps a key of the selection from being fetched, in words.
+    Only the process that was started by hand (`is_main`) lists the bucket. With `runs_single`, the
+    process is there for an object that is in no job. `obstacles` keep keys from being fetched.
     """
 
     def __init__(
@@ -86,10 +79,8 @@ class Rules:
 
         Raises
         ------
-        SelectionError
-            If the object is listed but not given out, or something is in its place on disk.
-        LicenseNotAcceptedError
-            If it is one of the stimuli, and their licence has not been accepted.
+        SelectionError, LicenseNotAcceptedError
+            If the object is not public, its licence not accepted, or something is in its place.
         """
         if not self.is_main:  # the main process has decided: what this one is for is to be fetched
             return [] if self.runs_single else COMPLETE
@@ -153,14 +144,7 @@ def transfer_command() -> list[str]:
 
 
 def load_rules(path: Path, *, is_main: bool, rules: Sequence[str] | None = None) -> Rules:
-    """Return the rules of the run whose folder is at `path`.
-
-    Parameters
-    ----------
-    rules
-        Names of the rules that this process may run; all by default. A pipeline may have put a
-        prefix before them.
-    """
+    """Return the rules of the run at `path`, with the jobs of those that this process runs."""
     names = None if rules is None else [find_job(rule) for rule in rules]
     folder = RunFolder.load(path, lambda name: names is None or name in names)
     return Rules(folder, is_main=is_main, runs_single="object" in (names or ()))

@@ -38,11 +38,6 @@ class Run:
     """One download: the plan is made on creation, and carried out by :meth:`fetch`.
 
     To be used in a ``with`` statement, which ends what may have been started ahead of time.
-
-    Raises
-    ------
-    LaionFmriError
-        If the input is bad, the data directory unusable, or the bucket cannot be listed.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -28,53 +28,27 @@ TABLE = "table.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run leaves for the processes of its jobs.
-
-    Attributes
-    ----------
-    path, data_dir : str
-        The folder itself, and where the files go.
-    bucket : Bucket
-    facts : Facts
-    subject, ses
-        What a pipeline's inputs are of, where they do not say: as in its configuration.
-    jobs : tuple of Job
-        What the rules fetch: in the main process all of it, elsewhere what that process is for.
-    trees : tuple of str
-        The prefixes that were listed.
-    stall_timeout, max_bandwidth, keeps, presence
-        For the transfers, see :class:`laion_fmri.fetch.job.JobSpec`.
-    single_bandwidth : int or None
-        The same limit for objects that only a pipeline names, of which any number may be under way.
-    slots : int or None
-        Transfers at once on a machine that submits to a cluster.
-    rule_dir : str
-        `data_dir` as the rules spell it, to which Snakemake may add a prefix.
-    sizes, others : mapping of str to int
-        The size in bytes of every object of the selection, and of what was listed beside it; a
-        process that has not listed the bucket reads them when it needs them.
-    modified : mapping of str to int
-        When each object that is to be fetched was changed, in seconds since 1970.
-    """
+    """What a run leaves for the processes of its jobs, of which each reads its own."""
 
     path: str
     data_dir: str
     bucket: Bucket
     facts: Facts
-    subject: Values = None
+    subject: Values = None  # these two: of a pipeline's inputs that do not say which they are of
     ses: Values = None
     jobs: tuple[Job, ...] = ()
-    trees: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()  # the prefixes that were listed
     stall_timeout: float = 60.0
-    max_bandwidth: int | None = None
-    single_bandwidth: int | None = None
-    slots: int | None = None
-    keeps: bool = False
+    max_bandwidth: int | None = None  # bytes per second of one transfer
+    single_bandwidth: int | None = None  # the same for objects that only a pipeline names
+    slots: int | None = None  # transfers at once on a machine that submits to a cluster
+    keeps: bool = False  # see JobSpec
     presence: str | None = None
-    rule_dir: str = ""
+    rule_dir: str = ""  # data_dir as the rules spell it, to which Snakemake may add a prefix
+    # Bytes of all that is selected, and of what was listed beside it. Read on demand elsewhere.
     sizes: Mapping[str, int] = field(default_factory=dict)
     others: Mapping[str, int] = field(default_factory=dict)
-    modified: Mapping[str, int] = field(default_factory=dict)
+    modified: Mapping[str, int] = field(default_factory=dict)  # seconds since 1970
 
     def specify(self, job: Job) -> JobSpec:
         """Return what the transfer of `job` has to know."""
@@ -110,13 +84,7 @@ class RunFolder:
 
     @classmethod
     def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> RunFolder:
-        """Read what the main process of a run has written to `path`.
-
-        Parameters
-        ----------
-        wanted
-            Says of the name of a job whether this process needs it.
-        """
+        """Read what the main process of a run has written to `path`, with the jobs `wanted`."""
         content: dict[str, Any] = json.loads((path / TABLE).read_text())
         files = [path / f"{name}.json" for name in content["jobs"] if wanted(name)]
         jobs = [JobSpec.from_json(file.read_text()).job for file in files if file.exists()]
