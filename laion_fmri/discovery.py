@@ -13,10 +13,10 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import find_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.selection.filters import AVERAGES, Selection
-from laion_fmri.selection.overview import Cell, count_holdings
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.overview import Cell, by_session, count_cell
 from laion_fmri.selection.table import Table, explain_unknown_subject, find_keys, list_subjects
-from laion_fmri.settings import Settings, Values, read_settings, takes
+from laion_fmri.settings import AVERAGES, Settings, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,14 +107,17 @@ def describe(
 
 
 def find_holdings(settings: Settings) -> list[Cell]:
-    """Count what :func:`describe` shows, without pandas; root files first."""
+    """Count what :func:`describe` shows, without pandas: root files first, and as averages."""
     try:
         where = str(find_data_dir(settings.data_dir)[0])
     except DataDirNotSetError:
         where = NOWHERE
     selection = Selection.from_settings(settings)
     bucket = Bucket.from_settings(settings)
-    return count_holdings(find_keys(selection, settings.facts, bucket, where).rows)
+    groups = by_session(find_keys(selection, settings.facts, bucket, where).rows)
+    cells = [count_cell(place, rows) for place, rows in groups.items()]
+    root = [cell._replace(ses=AVERAGES) for cell in cells if cell.sub is None]
+    return [*root, *(cell for cell in cells if cell.sub is not None)]
 
 
 @takes(*FILTERS, "include_stimuli")

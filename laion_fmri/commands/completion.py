@@ -55,17 +55,18 @@ def _run_completion(arguments: argparse.Namespace) -> int:
 def answer_shell(parser: argparse.ArgumentParser) -> None:
     """Tell the shell that has called us what can come next, and end the process."""
     import argcomplete
+    from argcomplete.completers import ChoicesCompleter
 
-    no_value = argcomplete.ChoicesCompleter({})
+    no_value = ChoicesCompleter({})
 
     for subparsers in parser._actions:
         if isinstance(subparsers, argparse._SubParsersAction):
             for command in subparsers.choices.values():
                 for action in command._actions:
                     if action.dest == "subject" or action.dest in FILTERS:
-                        action.completer = _offer_values  # type: ignore[attr-defined]
+                        action.completer = _offer_values
                     elif action.type not in (None, str):  # a number
-                        action.completer = no_value  # type: ignore[attr-defined]
+                        action.completer = no_value
     argcomplete.autocomplete(parser)
 
 

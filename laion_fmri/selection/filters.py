@@ -15,8 +15,7 @@ from laion_fmri import dataset
 from laion_fmri.base.bids import ENTITIES, Parsed
 from laion_fmri.base.text import find_near, suggest
 from laion_fmri.errors import InputTypeError, SelectionError, SubjectNotFoundError, list_some
-from laion_fmri.settings import AVERAGES as AVERAGES
-from laion_fmri.settings import NO_SUBJECT, Settings
+from laion_fmri.settings import AVERAGES, NO_SUBJECT, Settings
 
 
 @dataclass(frozen=True)
