@@ -1,4 +1,4 @@
-"""What the bucket has, and what of it is here: for choosing before a download."""
+"""What the bucket has, and what is here: for choosing before a download."""
 
 from __future__ import annotations
 
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 
 #: What stands for the value of an entity that a key does not carry; of ``ses``, it is ``averages``.
 NO_VALUE = "(none)"
-#: A data directory in which nothing is.
+#: A data directory that holds nothing.
 NOWHERE = "/nonexistent"
 
 
 class EntityValue(NamedTuple):
-    """A value of an entity, and the files that carry it; `bytes` is their size.
-
-    If `held_out`, all of them are listed, but not given out; else only what is given out counts.
-    """
+    """A value of an entity, and the files that carry it: only public ones, unless none is."""
 
     entity: str
     value: str
@@ -65,9 +62,8 @@ def get_rois(subject: str) -> list[str]:
     bucket = Bucket.from_settings()
     selection = Selection.from_settings(Settings(subject))
     known = list_subjects(bucket)
-    labels = known if selection.subjects is None else selection.subjects
-    names: set[str] = set()
-    for label in labels:
+    names = set()
+    for label in selection.subjects or known:
         if label not in known:
             raise explain_unknown_subject(label, str(bucket), known)
         for item in bucket.list_objects(f"{dataset.ATLASES_PREFIX}sub-{label}/"):
@@ -160,10 +156,7 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
 
 
 def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
-    """Count what :func:`list_entities` shows, without pandas; also return the table that it is of.
-
-    Nothing counts as held out in the table.
-    """
+    """Count what :func:`list_entities` shows, without pandas, and return the table of it."""
     selection, facts = Selection.from_settings(settings), settings.facts
     everything = replace(NOTHING_HELD_OUT, trees=facts.trees)
     table = find_keys(selection, everything, Bucket.from_settings(settings), NOWHERE)
@@ -175,8 +168,7 @@ def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
         held_out = facts.is_held_out(row.key, row.ses)
         for name in FILTERS:
             value = getattr(row.parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
-            sizes = counts.setdefault((name, value), ([], []))
-            sizes[held_out].append(row.size)
+            counts.setdefault((name, value), ([], []))[held_out].append(row.size)
     found = [
         EntityValue(name, value, len(public or hidden), sum(public or hidden), not public)
         for (name, value), (public, hidden) in counts.items()
@@ -210,5 +202,4 @@ def inspect_bucket(prefix: str = "") -> pd.DataFrame:
     prefix = prefix and prefix.rstrip("/") + "/"
     folders = [(f"{name}/", None) for name in bucket.list_folders(prefix)]
     objects = [(o.key[len(prefix) :], o.size) for o in bucket.list_objects(prefix, deep=False)]
-    frame = pd.DataFrame([*folders, *objects], columns=["name", "size"])
-    return frame.astype({"size": "Int64"})
+    return pd.DataFrame([*folders, *objects], columns=["name", "size"]).astype({"size": "Int64"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from typing import Any
 
 from laion_fmri.base.bids import FILTERS
@@ -57,16 +58,12 @@ def answer_shell(parser: argparse.ArgumentParser) -> None:
     import argcomplete
     from argcomplete.completers import ChoicesCompleter
 
-    no_value = ChoicesCompleter({})
-
-    for subparsers in parser._actions:
-        if isinstance(subparsers, argparse._SubParsersAction):
-            for command in subparsers.choices.values():
-                for action in command._actions:
-                    if action.dest == "subject" or action.dest in FILTERS:
-                        action.completer = _offer_values
-                    elif action.type not in (None, str):  # a number
-                        action.completer = no_value
+    (commands,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for action in chain.from_iterable(command._actions for command in commands.values()):
+        if action.dest == "subject" or action.dest in FILTERS:
+            action.completer = _offer_values
+        elif action.type not in (None, str):  # a number
+            action.completer = ChoicesCompleter({})
     argcomplete.autocomplete(parser)
 
 

@@ -6,21 +6,21 @@ depends on it: a cache that is missing, broken or cannot be written is never an 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
+import os
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import quote
 
-from laion_fmri.base.bids import ENTITIES, Parsed
+from laion_fmri.base.bids import Parsed
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import PUBLISHED
+from laion_fmri.selection.filters import MARKS
 from laion_fmri.settings import AVERAGES
-
-logger = logging.getLogger("laion_fmri")
 
 #: Bare values, sorted, by subject label and filter.
 Known = dict[str, dict[str, list[str]]]
@@ -42,17 +42,14 @@ def remember_listing(bucket: Bucket, parsed: Iterable[Parsed], *, is_whole: bool
     found = collect_values(parsed)
     known = found if is_whole else kept | found
     file = _find_file(bucket)
-    # Without a home, the path is relative, and would land in the working directory.
+    # Without a home, the path is relative, and would lead to the working directory.
     if known == kept or not file.is_absolute():
         return
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(known))
-        files = sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for old in files[:-MOST_FILES]:
+        for old in sorted(file.parent.glob("*.json"), key=os.path.getmtime)[:-MOST_FILES]:
             old.unlink(missing_ok=True)
-    except OSError as error:
-        logger.debug("tab completion will not know what was listed: %s", error)
 
 
 def collect_values(parsed: Iterable[Parsed]) -> Known:
@@ -95,12 +92,11 @@ def suggest_values(
     are `given` already.
     """
     if name == "subject":
-        bare, special, mark = sorted(known), ["all"], "sub-"
+        bare, special, mark = sorted(known), ["all"], MARKS["sub"]
     else:
         labels = {label.removeprefix("sub-") for label in subjects}.intersection(known) or {*known}
-        special = [AVERAGES] if name == "ses" else []
         bare = sorted({value for label in labels for value in known[label].get(name, ())})
-        mark = f"{name}-" if name in ENTITIES else "." * (name == "extension")
+        special, mark = [AVERAGES] * (name == "ses"), MARKS[name]
     full = [mark + value for value in bare]
     forms = [full, bare] if name in ("subject", "ses") else [bare, full]
     taken = {value.removeprefix(mark) for value in given}

@@ -114,8 +114,8 @@ def _compare_with_bucket(table: Table, bucket: Bucket) -> Table:
     if any("/" not in row.key for row in table.rows):
         prefixes.append(("", False))
     now = {item.key: item for listing in bucket.list_many(prefixes) for item in listing}
-    found = {row.key: _explain_change(row, now.get(row.key)) for row in table.rows}
-    changed = {key: why for key, why in found.items() if why}
+    changes = {row.key: _explain_change(row, now.get(row.key)) for row in table.rows}
+    changed = {key: why for key, why in changes.items() if why}
     here = [row.key for row in table.rows if row.status == "complete" and row.key in changed]
     complaint = (
         f"{len(here):,} files are here in the manifest's size and stay, but have changed in "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from laion_fmri import dataset
 from laion_fmri.bucket.listing import Bucket
@@ -17,9 +17,6 @@ from laion_fmri.errors import list_some
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.table import Row, find_keys
 from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
@@ -62,11 +59,6 @@ class Place(NamedTuple):
             return ""
         return self.ses if self.ses == AVERAGES else f"ses-{self.ses}"
 
-    @property
-    def name(self) -> str:
-        """Both in words, such as ``sub-03 ses-01``."""
-        return f"{self.subject} {self.session}".rstrip()
-
 
 def by_session(items: Iterable[_Item]) -> dict[Place, list[_Item]]:
     """Group `items` by subject and session, sorted: averages last, and then what has no subject."""
@@ -79,8 +71,9 @@ def by_session(items: Iterable[_Item]) -> dict[Place, list[_Item]]:
         else:
             place = Place(item.sub, item.ses or AVERAGES)
         groups.setdefault(place, []).append(item)
-    places = sorted(groups, key=lambda place: (place.sub or "~", order_session(place.ses)))
-    return {place: groups[place] for place in places}
+    return dict(
+        sorted(groups.items(), key=lambda pair: (pair[0].sub or "~", order_session(pair[0].ses)))
+    )
 
 
 def order_session(label: str) -> tuple[bool, bool, int, str]:
@@ -149,7 +142,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """The subject and the session in words, such as ``sub-03 ses-01`` or ``root files``."""
-        return self.place.name
+        return f"{self.place.subject} {self.place.session}".rstrip()
 
     @property
     def total(self) -> Total:
@@ -235,23 +228,13 @@ class Overview:
         subjects = None if wanted in ([], self.subjects) else [f"sub-{label}" for label in wanted]
         return "to fetch what is missing:", spell_command("download", self.settings, subjects)
 
-    def spell_options(self) -> list[str]:
-        """Return the selection as options of the command."""
-        return spell_options(self.settings)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the cells as a DataFrame, see :func:`laion_fmri.status.status`."""
-        import pandas as pd
-
-        return pd.DataFrame(self.cells, columns=list(Cell._fields))
-
     def to_json(self) -> dict[str, Any]:
         """Return all of it but the single files in plain types; sizes in bytes."""
         return {
             "data_dir": str(self.data_dir),
             "bucket": self.bucket,
             "compared": self.compared.isoformat(timespec="seconds"),
-            "options": self.spell_options(),
+            "options": spell_options(self.settings),
             "sessions": [cell._asdict() for cell in self.cells],
             "totals": {name: total._asdict() for name, total in self.totals().items()},
             "next": self.suggest_command()[1],

@@ -74,24 +74,16 @@ COLUMNS = (*ListedObject._fields, *list(HELP)[:8], "path", "status", *list(HELP)
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a selection, sorted by key, and what there is to say about them."""
+    """The rows of a selection, sorted by key, and what is known about them, mostly by key."""
 
     rows: tuple[Row, ...] = ()
-    #: Key -> size of every object of the listed trees, selected or not: plans are checked against
-    #: it.
-    listed: Mapping[str, int] = field(default_factory=dict)
-    #: The prefixes of these trees.
-    trees: tuple[str, ...] = ()
-    #: What the user should know: values that match nothing, held-out sessions by name.
-    warnings: tuple[str, ...] = ()
-    #: What is worth saying once, such as what is held out of every selection.
-    notes: tuple[str, ...] = ()
-    #: Selected key -> why it cannot be a file on every disk.
-    refused: Mapping[str, str] = field(default_factory=dict)
-    #: Key -> how the bucket has changed since its manifest was written.
-    changed: Mapping[str, str] = field(default_factory=dict)
-    #: Key -> checksum in a manifest.
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[str, int] = field(default_factory=dict)  # sizes of all keys of the trees
+    trees: tuple[str, ...] = ()  # the prefixes that were listed
+    warnings: tuple[str, ...] = ()  # such as a value that matches nothing
+    notes: tuple[str, ...] = ()  # what is worth saying once, such as what is held out
+    refused: Mapping[str, str] = field(default_factory=dict)  # why a key cannot be a file
+    changed: Mapping[str, str] = field(default_factory=dict)  # since the manifest was written
+    sha256: Mapping[str, str] = field(default_factory=dict)  # what the manifest has
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a DataFrame with the columns of :func:`laion_fmri.keys.key_table`."""
@@ -114,8 +106,10 @@ class Table:
 
     def compare_again(self) -> Table:
         """Return the table with the files that were not complete looked at again."""
-        again = {row.key: compare(row.path, row.size) for row in self.incomplete()}
-        rows = (row._replace(status=again.get(row.key, row.status)) for row in self.rows)
+        rows = (
+            row if row.status == "complete" else row._replace(status=compare(row.path, row.size))
+            for row in self.rows
+        )
         return replace(self, rows=tuple(rows))
 
     def partial_paths(self) -> list[str]:
@@ -143,11 +137,7 @@ class Listed(NamedTuple):
 
 @pause_collector()
 def find_keys(selection: Selection, facts: Facts, bucket: Bucket, data_dir: StrPath) -> Table:
-    """List the trees of the selected subjects, once, and return the table of what is selected.
-
-    Raises SubjectNotFoundError, SelectionError and BucketError as
-    :func:`laion_fmri.keys.key_table`.
-    """
+    """List the trees of the selected subjects, once, and return the table of what is selected."""
     listed = _list_trees(selection, facts, bucket)
     if is_kept.get():  # also of a selection that matches nothing, which is refused below
         parsed = (p for _, p in listed.brain)
@@ -180,11 +170,8 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     if refused:
         # As Python spells the keys, which may hold anything.
         named = list_some([f"{key!r} {flaw}" for key, flaw in refused.items()], 50)
-        count = (
-            "1 key cannot be a file"
-            if len(refused) == 1
-            else f"{len(refused)} keys cannot be files"
-        )
+        many = f"{len(refused)} keys cannot be files"
+        count = many if len(refused) > 1 else "1 key cannot be a file"
         complaints.append(f"{count} on every disk, and not fetched: {named}")
     return Table(tuple(rows), sizes, tuple(listed.trees), tuple(complaints), tuple(notes), refused)
 
@@ -204,9 +191,7 @@ def parse_items(items: Iterable[ListedObject]) -> list[Item]:
 
 
 def _list_trees(selection: Selection, facts: Facts, bucket: Bucket) -> Listed:
-    subjects = selection.subjects
-    if subjects is None:
-        subjects = tuple(list_subjects(bucket))
+    subjects = selection.subjects or list_subjects(bucket)
     prefixes = {subject: facts.trees_of(subject) for subject in subjects}
     walked = list(dict.fromkeys(prefix for trees in prefixes.values() for prefix in trees))
     # The root's own files take one shallow listing; the stimuli, where asked for, one deep one.
@@ -265,10 +250,9 @@ def _explain_filters(selection: Selection, facts: Facts, listed: Listed) -> list
     """Return a warning for each filter value that no key carries."""
     where = list_some([f"sub-{subject}" for subject in listed.subjects])
     held_out = facts.held_out_sessions
+    unmatched = selection.find_unmatched([p for _, p in listed.brain], held_out)
     return [
         explain_unmatched(name, value, where, existing)
-        for name, value, existing in selection.find_unmatched(
-            [p for _, p in listed.brain], held_out
-        )
+        for name, value, existing in unmatched
         if not (name == "ses" and value in held_out)  # those have a warning of their own
     ]

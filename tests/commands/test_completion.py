@@ -31,8 +31,8 @@ from laion_fmri.selection.completion import (
 
 GLM = "derivatives/glmsingle-tedana"
 KNOWN = {
-    "01": {"ses": ["01", "averages"], "desc": ["R2"], "extension": ["nii.gz"]},
-    "03": {"ses": ["01", "02", "averages"], "desc": ["R2", "Mask"], "extension": ["tsv"]},
+    "01": {"ses": ["01"], "desc": ["R2"], "extension": ["nii.gz"]},
+    "03": {"ses": ["01", "02"], "desc": ["R2", "Mask"], "extension": ["tsv"]},
 }
 #: What each shell has to do to put all that it can complete on its line, when ESC * is typed.
 BASH = r"""
