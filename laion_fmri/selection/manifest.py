@@ -119,10 +119,8 @@ def parse_manifest(file: StrPath) -> tuple[list[Entry], dict[str, Any]]:
     places: dict[str, int] = {}
     try:
         header = next(filter(None, reader), [])  # empty lines are passed over
-        if missing := [name for name in Entry._fields if name not in header]:
-            what = (
-                f"the columns {', '.join(missing)} are missing" if header else "the file is empty"
-            )
+        if missing := ", ".join(name for name in Entry._fields if name not in header):
+            what = f"the columns {missing} are missing" if header else "the file is empty"
             raise ValueError(f"{what}; expected with tabs between: {', '.join(Entry._fields)}")
         for row in filter(None, reader):
             entry = _read_entry(header, row)
@@ -138,9 +136,8 @@ def parse_manifest(file: StrPath) -> tuple[list[Entry], dict[str, Any]]:
         raise ManifestError(f"{file}, line {line}: {what}{error}") from None
     about: dict[str, Any] = {}
     for comment in comments:
-        with contextlib.suppress(ValueError):
-            content = json.loads(comment.removeprefix("#"))
-            about |= content if isinstance(content, dict) else {}
+        with contextlib.suppress(ValueError, TypeError):  # a note of the user's
+            about |= dict(json.loads(comment.removeprefix("#")))
     return list(entries.values()), about
 
 

@@ -205,16 +205,12 @@ class Overview:
         """The cells by subject and session."""
         return {(cell.sub, cell.ses): cell for cell in self.cells if cell.sub is not None}
 
-    def count(self, subject: str | None = None) -> Total:
-        """Add up the cells of `subject`, or all, without what is held out."""
-        found = [cell for cell in self.cells if cell.state != "held out"]
-        return add_up(cell for cell in found if subject in (None, cell.sub))
-
     def totals(self) -> dict[str, Total]:
-        """Return the totals by name: each subject, root files, stimuli, and ``all``, the last."""
-        totals = {f"sub-{subject}": self.count(subject) for subject in self.subjects}
+        """Return the totals by name: subjects, root files, stimuli, and ``all`` but held-out."""
+        public = [cell for cell in self.cells if cell.state != "held out"]
+        totals = {f"sub-{sub}": add_up(c for c in public if c.sub == sub) for sub in self.subjects}
         totals |= {cell.name: cell.total for cell in self.cells if cell.sub is None}
-        return totals | {"all": self.count()}
+        return totals | {"all": add_up(public)}
 
     def suggest_command(self) -> tuple[str, str]:
         """Return what to do next in words, and the command line for it; empty if there is none."""

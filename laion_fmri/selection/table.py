@@ -42,22 +42,19 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key."""
         return self.listed.key
 
     @property
     def size(self) -> int:
-        """Bytes in the bucket."""
+        """In the bucket, in bytes."""
         return self.listed.size
 
     @property
     def sub(self) -> str | None:
-        """The label of the subject."""
         return self.parsed.sub
 
     @property
     def ses(self) -> str | None:
-        """The label of the session."""
         return self.parsed.ses
 
     def to_record(self) -> dict[str, Any]:
