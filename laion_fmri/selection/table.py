@@ -156,7 +156,8 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     root = os.fspath(data_dir)
     conflicts = find_conflicts(sizes)
     rows, refused = [], {}
-    for key, (item, p) in sorted(chosen.items()):
+    for key in sorted(chosen):
+        item, p = chosen[key]
         if facts.is_held_out(key, p.ses):
             continue
         if flaw := find_flaw(key) or conflicts.get(key):
