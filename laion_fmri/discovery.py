@@ -124,9 +124,8 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
     ----------
     subject : str or list of str
     ses, task, space, desc, stat, suffix, extension, ... : str or list of str, optional
-        Count only the files that pass these filters, see :func:`laion_fmri.keys.key_table`. What
-        a download brings along besides, the maps for the brain mask and the files at the root of
-        the bucket, is not counted.
+        Count only the files that pass these filters, see :func:`laion_fmri.keys.key_table`. The
+        maps for the brain mask and the root files, which a download adds, are not counted.
     {options}
 
     Returns
@@ -135,8 +134,7 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
         One row for each entity and value, with the columns ``entity`` (in the order of the
         filters), ``value`` (bare; ``averages`` for the ``ses`` of files without a session, and
         ``(none)`` for those without another entity, which pass any filter on it), ``files``,
-        ``bytes`` and ``held_out``. Of a value that is held out, all files are listed but not given
-        out; elsewhere only those that are given out count.
+        ``bytes`` and ``held_out``. Only public files are counted, unless a value has none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``status()``: what of a selection is here, by subject and session."""
+"""``status()``: how much of a selection is here, by subject and session."""
 
 from __future__ import annotations
 

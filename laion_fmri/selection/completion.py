@@ -28,7 +28,7 @@ Known = dict[str, dict[str, list[str]]]
 #: Whether listings are kept: commands switch it on, so that a Python program writes no cache.
 is_kept: ContextVar[bool] = ContextVar("is_kept", default=False)
 
-#: Letters, digits and signs that mean nothing to any shell: a bucket may hold names that do.
+#: What is safe in any shell; the names in a bucket need not be.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 #: Values kept for one filter of a subject, so that the file stays small.
 MOST_VALUES = 500

@@ -121,7 +121,7 @@ def _compare_with_bucket(table: Table, bucket: Bucket) -> Table:
         f"{len(here):,} files are here in the manifest's size and stay, but have changed in "
         f"the bucket since it was written: {list_some(here)}"
     )
-    # The same version may have been uploaded again; its time tells a transfer that it is this.
+    # The same version may have been uploaded again, and a transfer knows it by its new time.
     same = {
         row.key: row._replace(listed=now[row.key]) for row in table.rows if row.key not in changed
     }

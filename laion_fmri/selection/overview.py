@@ -21,7 +21,7 @@ from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: In the place of a session, where there is no subject: the files of the root, and the stimuli.
+#: Stand for the session where there is no subject.
 ROOT, STIMULI = "root", "stimuli"
 
 
