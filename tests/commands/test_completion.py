@@ -238,7 +238,10 @@ def test_nothing_is_known_before_the_first_listing(bucket):
     assert list(bucket.requests) == []
 
 
-@pytest.mark.parametrize("words", ["info", "ls", "entities", "verify --subject 01"])
+@pytest.mark.parametrize(
+    "words",
+    ["info", "ls", "entities", "status", "verify --subject 01", "download --subject 01 --dry-run"],
+)
 def test_commands_that_list_leave_what_they_have_seen(bucket, tmp_path, words):
     """After each of them, what it listed is offered."""
     run_command(*words.split(), LAION_FMRI_DATA_DIR=tmp_path)
