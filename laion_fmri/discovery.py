@@ -1,4 +1,4 @@
-"""What the bucket has, and what of it is here: for choosing before a download."""
+"""What the bucket has, and what is here: for choosing before a download."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import find_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT
 from laion_fmri.errors import DataDirNotSetError
-from laion_fmri.selection.filters import AVERAGES, Selection
-from laion_fmri.selection.overview import Cell, count_holdings
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.overview import Cell, by_session, count_cell
 from laion_fmri.selection.table import Table, explain_unknown_subject, find_keys, list_subjects
-from laion_fmri.settings import Settings, Values, read_settings, takes
+from laion_fmri.settings import AVERAGES, Settings, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 
 #: What stands for the value of an entity that a key does not carry; of ``ses``, it is ``averages``.
 NO_VALUE = "(none)"
-#: A data directory in which nothing is.
+#: A data directory that holds nothing.
 NOWHERE = "/nonexistent"
 
 
 class EntityValue(NamedTuple):
-    """A value of an entity, and the files that carry it; `bytes` is their size.
-
-    If `held_out`, all of them are listed, but not given out; else only what is given out counts.
-    """
+    """A value of an entity, and the files that carry it: only public ones, unless none is."""
 
     entity: str
     value: str
@@ -65,9 +62,8 @@ def get_rois(subject: str) -> list[str]:
     bucket = Bucket.from_settings()
     selection = Selection.from_settings(Settings(subject))
     known = list_subjects(bucket)
-    labels = known if selection.subjects is None else selection.subjects
-    names: set[str] = set()
-    for label in labels:
+    names = set()
+    for label in selection.subjects or known:
         if label not in known:
             raise explain_unknown_subject(label, str(bucket), known)
         for item in bucket.list_objects(f"{dataset.ATLASES_PREFIX}sub-{label}/"):
@@ -107,14 +103,17 @@ def describe(
 
 
 def find_holdings(settings: Settings) -> list[Cell]:
-    """Count what :func:`describe` shows, without pandas; root files first."""
+    """Count what :func:`describe` shows, without pandas: root files first, and as averages."""
     try:
         where = str(find_data_dir(settings.data_dir)[0])
     except DataDirNotSetError:
         where = NOWHERE
     selection = Selection.from_settings(settings)
     bucket = Bucket.from_settings(settings)
-    return count_holdings(find_keys(selection, settings.facts, bucket, where).rows)
+    groups = by_session(find_keys(selection, settings.facts, bucket, where).rows)
+    cells = [count_cell(place, rows) for place, rows in groups.items()]
+    root = [cell._replace(ses=AVERAGES) for cell in cells if cell.sub is None]
+    return [*root, *(cell for cell in cells if cell.sub is not None)]
 
 
 @takes(*FILTERS, "include_stimuli")
@@ -125,9 +124,8 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
     ----------
     subject : str or list of str
     ses, task, space, desc, stat, suffix, extension, ... : str or list of str, optional
-        Count only the files that pass these filters, see :func:`laion_fmri.keys.key_table`. What
-        a download brings along besides, the maps for the brain mask and the files at the root of
-        the bucket, is not counted.
+        Count only the files that pass these filters, see :func:`laion_fmri.keys.key_table`. The
+        maps for the brain mask and the root files, which a download adds, are not counted.
     {options}
 
     Returns
@@ -136,8 +134,7 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
         One row for each entity and value, with the columns ``entity`` (in the order of the
         filters), ``value`` (bare; ``averages`` for the ``ses`` of files without a session, and
         ``(none)`` for those without another entity, which pass any filter on it), ``files``,
-        ``bytes`` and ``held_out``. Of a value that is held out, all files are listed but not given
-        out; elsewhere only those that are given out count.
+        ``bytes`` and ``held_out``. Only public files are counted, unless a value has none.
 
     Raises
     ------
@@ -157,10 +154,7 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
 
 
 def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
-    """Count what :func:`list_entities` shows, without pandas; also return the table that it is of.
-
-    Nothing counts as held out in the table.
-    """
+    """Count what :func:`list_entities` shows, without pandas, and return the table of it."""
     selection, facts = Selection.from_settings(settings), settings.facts
     everything = replace(NOTHING_HELD_OUT, trees=facts.trees)
     table = find_keys(selection, everything, Bucket.from_settings(settings), NOWHERE)
@@ -172,8 +166,7 @@ def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
         held_out = facts.is_held_out(row.key, row.ses)
         for name in FILTERS:
             value = getattr(row.parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
-            sizes = counts.setdefault((name, value), ([], []))
-            sizes[held_out].append(row.size)
+            counts.setdefault((name, value), ([], []))[held_out].append(row.size)
     found = [
         EntityValue(name, value, len(public or hidden), sum(public or hidden), not public)
         for (name, value), (public, hidden) in counts.items()
@@ -207,5 +200,4 @@ def inspect_bucket(prefix: str = "") -> pd.DataFrame:
     prefix = prefix and prefix.rstrip("/") + "/"
     folders = [(f"{name}/", None) for name in bucket.list_folders(prefix)]
     objects = [(o.key[len(prefix) :], o.size) for o in bucket.list_objects(prefix, deep=False)]
-    frame = pd.DataFrame([*folders, *objects], columns=["name", "size"])
-    return frame.astype({"size": "Int64"})
+    return pd.DataFrame([*folders, *objects], columns=["name", "size"]).astype({"size": "Int64"})

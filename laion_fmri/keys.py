@@ -1,4 +1,4 @@
-"""``key_table()``: what filters select, as a table, and what of it is here."""
+"""``key_table()``: a selection as a table, with the state of each local file."""
 
 from __future__ import annotations
 

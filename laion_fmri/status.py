@@ -1,4 +1,4 @@
-"""``status()``: what of a selection is here, by subject and session."""
+"""``status()``: how much of a selection is here, by subject and session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.errors import SelectionWarning
-from laion_fmri.selection.overview import take_overview
+from laion_fmri.selection.overview import Cell, take_overview
 from laion_fmri.settings import Values, read_settings, takes
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def status(subject: Values = "all", ses: Values = None, **options: Any) -> pd.Da
     SelectionWarning
         If a filter value matches nothing, or a folder cannot be looked into.
     """
+    import pandas as pd
+
     overview = take_overview(read_settings({"subject": subject, "ses": ses, **options}))
     for text in overview.warnings:
         warnings.warn(text, SelectionWarning, stacklevel=3)
-    return overview.to_frame()
+    return pd.DataFrame(overview.cells, columns=list(Cell._fields))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.commands.output import DONE, add_command
 
-#: Where the script of each shell goes: to try it, and to keep it.
-PLACES = {
+#: For each shell, how to try its script, and how to keep it.
+SHELLS = {
     "bash": (
         'eval "$(laion-fmri completion bash)"',
         "add that line to ~/.bashrc, or save this as\n"
@@ -33,32 +33,19 @@ def add(commands: Any) -> None:
     completion = add_command(
         commands, "completion", _run_completion, "print the script that makes a shell complete"
     )
-    completion.add_argument("shell", choices=PLACES, metavar="SHELL", help=", ".join(PLACES))
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     completion.epilog = (
         'example: eval "$(laion-fmri completion bash)". Subjects, sessions and the values of all '
         "filters are completed as the last listing had them: 'laion-fmri entities' makes one."
     )
 
 
-def answer_shell(parser: argparse.ArgumentParser) -> None:
-    """Tell the shell that has called us what can come next, and end the process."""
-    import argcomplete
-
-    for command in _find_commands(parser):
-        for action in command._actions:
-            if action.dest == "subject" or action.dest in FILTERS:
-                action.completer = _make_completer(action.dest)  # type: ignore[attr-defined]
-            elif action.type is not None and action.type is not str:  # a number
-                action.completer = _offer_nothing  # type: ignore[attr-defined]
-    argcomplete.autocomplete(parser)
-
-
 def _run_completion(arguments: argparse.Namespace) -> int:
     from argcomplete.shell_integration import shellcode
 
     script = shellcode(["laion-fmri"], shell=arguments.shell).strip()
-    now, always = PLACES[arguments.shell]
-    comment = f"# Tab completion of laion-fmri. To try it: {now}\n# To have it always: {always}."
+    now, always = SHELLS[arguments.shell]
+    comment = f"# Tab completion of laion-fmri. To try it: {now}\n# To keep it: {always}."
     first, _, rest = script.partition("\n")
     # The mark that tells zsh what a file of its $fpath completes has to be the first line of it.
     lines = [first, comment, rest] if first.startswith("#compdef") else [comment, first, rest]
@@ -66,30 +53,31 @@ def _run_completion(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _find_commands(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            yield from action.choices.values()
+def answer_shell(parser: argparse.ArgumentParser) -> None:
+    """Tell the shell that has called us what can come next, and end the process."""
+    import argcomplete
+    from argcomplete.completers import ChoicesCompleter
+
+    (commands,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for action in chain.from_iterable(command._actions for command in commands.values()):
+        if action.dest == "subject" or action.dest in FILTERS:
+            action.completer = _offer_values
+        elif action.type not in (None, str):  # a number
+            action.completer = ChoicesCompleter({})
+    argcomplete.autocomplete(parser)
 
 
-def _make_completer(name: str) -> Callable[..., list[str]]:
-    """Return what offers the values of the option `name`."""
+def _offer_values(
+    *, prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: object
+) -> list[str]:
+    from laion_fmri.bucket.listing import Bucket
+    from laion_fmri.errors import ConfigError
+    from laion_fmri.selection.completion import recall_listing, suggest_values
 
-    def complete(*, prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
-        from laion_fmri.bucket.listing import Bucket
-        from laion_fmri.errors import ConfigError
-        from laion_fmri.selection.completion import recall_listing, suggest_values
-
-        try:
-            known = recall_listing(Bucket.from_settings())
-        except ConfigError:  # the command itself will say so
-            known = {}
-        subjects = getattr(parsed_args, "subject", None) or ()
-        given = getattr(parsed_args, name, None) or ()
-        return suggest_values(name, prefix, known, subjects=subjects, given=given)
-
-    return complete
-
-
-def _offer_nothing(**_: object) -> tuple[str, ...]:
-    return ()
+    try:
+        known = recall_listing(Bucket.from_settings())
+    except ConfigError:  # the command itself will say so
+        known = {}
+    subjects = getattr(parsed_args, "subject", None) or ()
+    given = getattr(parsed_args, action.dest, None) or ()
+    return suggest_values(action.dest, prefix, known, subjects=subjects, given=given)

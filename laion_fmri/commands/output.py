@@ -63,7 +63,10 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> N
 
 
 def read_arguments(arguments: argparse.Namespace, **others: Any) -> Settings:
-    """Return the settings that the options of a command make, and `others`."""
+    """Return the settings of a command's options and `others`; shells complete what it lists."""
+    from laion_fmri.selection.completion import is_kept
+
+    is_kept.set(True)
     return read_settings(vars(arguments) | others)
 
 

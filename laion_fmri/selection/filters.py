@@ -1,7 +1,7 @@
 """All selection semantics: what a subject or filter may be, and which keys it selects. Pure.
 
-Filters work on parsed keys, not on a DataFrame, so that a run with nothing to do need not import
-pandas, which would cost as much time as listing the bucket.
+Filters work on parsed keys rather than on a DataFrame: importing pandas would take as long as
+listing the bucket, and a run with nothing to do needs none.
 """
 
 from __future__ import annotations
@@ -15,38 +15,24 @@ from laion_fmri import dataset
 from laion_fmri.base.bids import ENTITIES, Parsed
 from laion_fmri.base.text import find_near, suggest
 from laion_fmri.errors import InputTypeError, SelectionError, SubjectNotFoundError, list_some
-from laion_fmri.settings import AVERAGES as AVERAGES
-from laion_fmri.settings import NO_SUBJECT, Settings
+from laion_fmri.settings import AVERAGES, NO_SUBJECT, Settings
+
+#: What may stand before a bare value of each entity: ``ses-01`` and ``.nii.gz`` are the same as
+#: ``01`` and ``nii.gz``.
+MARKS = {**{name: f"{name}-" for name in ENTITIES}, "suffix": "", "extension": "."}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What to select, with every value checked and bare (``01``, not ``ses-01``).
+    """What to select, with every value checked and bare (``01``, not ``ses-01``)."""
 
-    Attributes
-    ----------
-    subjects : tuple of str or None
-        Subject labels; None for every subject of the bucket.
-    filters : mapping of str to tuple of str
-        The alternatives of each filter that is set.
-    include_stimuli : bool
-    """
-
-    subjects: tuple[str, ...] | None
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    subjects: tuple[str, ...] | None  # None for every subject of the bucket
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # only those that are set
     include_stimuli: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Selection:
-        """Check the subject and the filters of `settings`.
-
-        Raises
-        ------
-        SubjectNotFoundError, SelectionError
-            If a subject is not a label, or a filter has no value.
-        InputTypeError
-            If a value is not a string.
-        """
+        """Check the subject and the filters of `settings`, which may be of any type."""
         filters = {name: _read_values(name, given) for name, given in settings.filters.items()}
         return cls(_read_subjects(settings.subject), filters, settings.include_stimuli)
 
@@ -60,9 +46,9 @@ class Selection:
         return is_brain_map(parsed) and any(value != AVERAGES for value in self.sessions)
 
     def matches(self, parsed: Parsed, *, strict: bool = False) -> bool:
-        """Whether every filter lets the key pass: strict for ``ses``, permissive for the rest.
+        """Whether every filter lets the key pass.
 
-        With `strict`, none lets a key pass that does not carry its entity.
+        A key without the entity of a filter passes, but for ``ses``; with `strict`, it never does.
         """
         for name, values in self.filters.items():
             value = getattr(parsed, name)
@@ -75,16 +61,11 @@ class Selection:
     def find_unmatched(
         self, parsed: Sequence[Parsed], held_out: Iterable[str] = ()
     ) -> Iterator[tuple[str, str, set[str]]]:
-        """Yield each filter and value that none of `parsed` carries, and the values that there are.
-
-        The sessions `held_out` are not among these.
-        """
+        """Yield each filter and value that no key carries, and the values that there are."""
         for name, values in self.filters.items():
             existing: set[Any] = {getattr(p, name) for p in parsed}
             if name == "ses":
-                if None in existing:
-                    existing.add(AVERAGES)
-                existing -= set(held_out)
+                existing = existing.union([AVERAGES] * (None in existing)).difference(held_out)
             existing.discard(None)
             for value in values:
                 if value not in existing:
@@ -120,31 +101,25 @@ def _read_subjects(subject: object) -> tuple[str, ...] | None:
         )
     if "all" in values:
         return None
-    labels = [value.removeprefix("sub-") for value in values]
-    for value, label in zip(values, labels, strict=True):
-        if not re.fullmatch("[A-Za-z0-9]+", label):  # what BIDS calls a label
+    for value in values:
+        if not re.fullmatch("(sub-)?[A-Za-z0-9]+", value):  # what BIDS calls a label
             raise SubjectNotFoundError(
                 f"subject {value!r} is not a subject label; write 'sub-03' or '03', or 'all'"
             )
-    return tuple(sorted(set(labels)))
+    return tuple(sorted({value.removeprefix("sub-") for value in values}))
 
 
 def _read_values(name: str, given: object) -> tuple[str, ...]:
     values = _read_strings(name, given)
     if not values:
         raise SelectionError(f"{name} is an empty list; leave it out to select every {name}")
-    bare: dict[str, None] = {}  # a set that keeps its order
-    for value in values:
-        label = value.removeprefix(f"{name}-") if name in ENTITIES else value
-        label = label.removeprefix(".") if name == "extension" else label
-        if not label:
-            raise SelectionError(f"{name}={value!r} has no value; leave it out to select all")
-        bare[label] = None
-    return tuple(bare)
+    if empty := [value for value in values if value in ("", MARKS[name])]:
+        raise SelectionError(f"{name}={empty[0]!r} has no value; leave it out to select all")
+    return tuple(dict.fromkeys(value.removeprefix(MARKS[name]) for value in values))
 
 
 def _read_strings(name: str, given: object) -> list[str]:
-    """Return the strings of a filter; anything else, such as the number 1 for "01", is refused."""
+    """Return the strings of a filter; refuse anything else, such as the number 1 for "01"."""
     is_many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
     values: list[Any] = list(given) if is_many else [given]  # type: ignore[call-overload]
     for value in values:

@@ -1,7 +1,7 @@
 """Manifests: a selection kept in a file, with the version of each object.
 
-A manifest is text in UTF-8: first lines that begin with ``#``, of which one tells in JSON where it
-is from; then a table with tabs between its columns, which are the fields of :class:`Entry`.
+A manifest is text in UTF-8: lines that begin with ``#``, one of which says in JSON where it is
+from; then a tab-separated table, whose columns are the fields of :class:`Entry`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     last_modified : datetime
         UTC.
     sha256 : str or None
-        Of the content, in hexadecimal; None if nobody has taken it.
+        Of the content, in hexadecimal; None if it was never computed.
     """
 
     key: str
@@ -55,7 +55,7 @@ def read_manifest(file: StrPath) -> list[Entry]:
     Raises
     ------
     ManifestError
-        If there is no such file, or it is no manifest; the line is named.
+        If there is no such file, or it is not a manifest; the line is named.
     """
     return parse_manifest(file)[0]
 
@@ -65,31 +65,29 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
 
     Parameters
     ----------
-    bucket
-        Where the objects are, to be told in the first line.
+    file : path
+    entries : iterable of Entry
+    bucket : Bucket, optional
+        Where the objects are, for the first line.
 
     Raises
     ------
     ManifestError
         If `file` cannot be written.
     """
-    about = {
-        "bucket": bucket.name if bucket else None,
-        "endpoint_url": bucket.endpoint_url if bucket else None,
-        "date": _format_time(datetime.now(UTC).replace(microsecond=0)),
-        "laion_fmri": __version__,
-    }
+    where = {"bucket": bucket.name, "endpoint_url": bucket.endpoint_url} if bucket else {}
+    about = {name: value for name, value in where.items() if value is not None}
+    about["date"] = _format_time(datetime.now(UTC).replace(microsecond=0))
+    about["laion_fmri"] = __version__
     text = io.StringIO()
-    known = {name: value for name, value in about.items() if value is not None}
-    text.write(f"# {json.dumps(known)}\n")
+    text.write(f"# {json.dumps(about)}\n")
     writer = csv.writer(text, "excel-tab", lineterminator="\n")
     writer.writerow(Entry._fields)
     for entry in sorted(entries, key=lambda entry: entry.key):
         time = _format_time(entry.last_modified)
-        writer.writerow(entry._replace(last_modified=time, sha256=entry.sha256 or ""))  # type: ignore[arg-type]
-    file = Path(file)
+        writer.writerow([entry.key, entry.size, entry.etag, time, entry.sha256 or ""])
     try:
-        write_atomically(file, text.getvalue())
+        write_atomically(Path(file), text.getvalue())
     except OSError as error:
         raise ManifestError(
             f"the manifest {file} cannot be written: {error.strerror}; name a file in a folder that"
@@ -98,9 +96,9 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
 
 
 def parse_manifest(file: StrPath) -> tuple[list[Entry], dict[str, Any]]:
-    """Return the entries of a manifest as :func:`read_manifest`, and what its first lines tell.
+    """Return the entries of a manifest as :func:`read_manifest`, and what its first lines say.
 
-    Of what :func:`write_manifest` tells, any may be absent: ``bucket``, ``endpoint_url``, ``date``
+    Of what :func:`write_manifest` says, any may be absent: ``bucket``, ``endpoint_url``, ``date``
     and ``laion_fmri``, the version of this package.
     """
     try:
@@ -111,45 +109,36 @@ def parse_manifest(file: StrPath) -> tuple[list[Entry], dict[str, Any]]:
         ) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise _complain(file, line, "this is no text in UTF-8") from None
+        raise ManifestError(f"{file}, line {line}: this is not text in UTF-8") from None
     except OSError as error:
         raise ManifestError(f"the manifest {file} cannot be read: {error.strerror}") from None
     lines = list(io.StringIO(text, newline=""))
     comments = list(takewhile(lambda line: line.startswith("#"), lines))
-    rows = _read_rows(file, lines[len(comments) :], len(comments))
-    number, header = next(rows, (1, []))
-    if missing := [name for name in Entry._fields if name not in header]:
-        expected = f"expected with tabs between: {', '.join(Entry._fields)}"
-        what = f"the columns {', '.join(missing)} are missing" if header else "the file is empty"
-        raise _complain(file, number, f"{what}; {expected}")
+    reader = csv.reader(lines[len(comments) :], "excel-tab", strict=True)
     entries: dict[str, Entry] = {}
     places: dict[str, int] = {}
-    for number, row in rows:
-        try:
-            entry = _read_entry(header, row)
-            if entry.key in places:
-                raise ValueError(f"the key {entry.key!r} is on line {places[entry.key]} as well")
-        except ValueError as error:
-            raise _complain(file, number, str(error)) from None
-        places[entry.key] = number
-        entries[entry.key] = entry
-    if not entries:
-        raise _complain(file, number, "no key follows; expected one on each line")
-    return list(entries.values()), _read_comments(comments)
-
-
-def _read_rows(
-    file: StrPath, lines: Sequence[str], skipped: int
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not empty with the number of its line."""
-    reader = csv.reader(lines, "excel-tab", strict=True)
     try:
-        for row in reader:
-            if row:
-                yield skipped + reader.line_num, row
-    except csv.Error as error:
-        number = skipped + reader.line_num
-        raise _complain(file, number, f"this is no table with tabs ({error})") from None
+        header = next(filter(None, reader), [])  # empty lines are passed over
+        if missing := ", ".join(name for name in Entry._fields if name not in header):
+            what = f"the columns {missing} are missing" if header else "the file is empty"
+            raise ValueError(f"{what}; expected with tabs between: {', '.join(Entry._fields)}")
+        for row in filter(None, reader):
+            entry = _read_entry(header, row)
+            if entry.key in entries:
+                raise ValueError(f"the key {entry.key!r} is on line {places[entry.key]} as well")
+            entries[entry.key] = entry
+            places[entry.key] = len(comments) + reader.line_num
+        if not entries:
+            raise ValueError("no key follows; expected one on each line")
+    except (ValueError, csv.Error) as error:
+        line = max(1, len(comments) + reader.line_num)
+        what = "this is not a table with tabs: " if isinstance(error, csv.Error) else ""
+        raise ManifestError(f"{file}, line {line}: {what}{error}") from None
+    about: dict[str, Any] = {}
+    for comment in comments:
+        with contextlib.suppress(ValueError, TypeError):  # a note of the user's
+            about |= dict(json.loads(comment.removeprefix("#")))
+    return list(entries.values()), about
 
 
 def _read_entry(header: Sequence[str], row: list[str]) -> Entry:
@@ -162,38 +151,22 @@ def _read_entry(header: Sequence[str], row: list[str]) -> Entry:
     if flaw := find_flaw(key):
         raise ValueError(f"the key {key!r} {flaw}, so it is not fetched; take it out")
     if not re.fullmatch("[0-9]{1,15}", size):
-        raise ValueError(f"the size {size!r} is no number of bytes")
+        raise ValueError(f"the size {size!r} is not a number of bytes")
     if not etag:
-        raise ValueError(f"the ETag of {key} is missing, by which its version is known")
-    time = _read_time(fields["last_modified"])
+        raise ValueError(f"the ETag of {key}, which tells its version, is missing")
     sha256 = fields["sha256"].lower()
     if not re.fullmatch("([0-9a-f]{64})?", sha256):
-        raise ValueError(f"the SHA-256 {sha256!r} is not empty, and has no 64 hexadecimal digits")
-    return Entry(key, int(size), etag, time, sha256 or None)
+        raise ValueError(f"the SHA-256 {sha256!r} is neither empty nor 64 hexadecimal digits")
+    return Entry(key, int(size), etag, _read_time(fields["last_modified"]), sha256 or None)
 
 
 def _read_time(text: str) -> datetime:
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
         time = datetime.fromisoformat(text)
         if time.tzinfo:
             return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
     raise ValueError(f"last_modified is {text!r}; expected a time such as 2026-01-31T12:00:00Z")
 
 
 def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _read_comments(lines: Iterable[str]) -> dict[str, Any]:
-    about: dict[str, Any] = {}
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            content = json.loads(line.removeprefix("#"))
-            about |= content if isinstance(content, dict) else {}
-    return about
-
-
-def _complain(file: StrPath, line: int, what: str) -> ManifestError:
-    return ManifestError(f"{file}, line {line}: {what}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import takewhile
 
 from laion_fmri import dataset
-from laion_fmri.base.bids import parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.errors import LicenseNotAcceptedError, SelectionError, list_some
@@ -15,12 +14,14 @@ from laion_fmri.folder.licences import has_accepted_stimuli
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest import Entry, parse_manifest, write_manifest
 from laion_fmri.selection.table import (
+    Item,
     Listed,
     Row,
     Table,
     choose_rows,
     explain_unknown_subject,
     find_keys,
+    parse_items,
 )
 from laion_fmri.settings import Settings
 
@@ -29,17 +30,11 @@ from laion_fmri.settings import Settings
 def find_table(
     settings: Settings, selection: Selection, bucket: Bucket, data_dir: StrPath
 ) -> Table:
-    """Find the key table of a run, by its manifest if it has one; keep it, if asked to.
+    """Find the key table of a run, by its manifest if it has one; save it if asked to.
 
-    Of a manifest, the filters of `selection` let pass what they would of the bucket; its stimuli
-    and its files at the root are all there. What the bucket has changed since is among the
-    obstacles of the table, unless its file is complete here.
-
-    Raises
-    ------
-    LaionFmriError
-        As :func:`laion_fmri.keys.key_table`; and if a manifest cannot be read or written, or has
-        stimuli, whose licence is not accepted.
+    The filters of `selection` apply to a manifest as to the bucket, and keep all its stimuli and
+    root files. What the bucket has changed since is among the obstacles of the table, unless its
+    file is complete here.
     """
     if settings.manifest:
         table = _follow(settings.manifest, selection, settings, bucket, data_dir)
@@ -53,7 +48,7 @@ def find_table(
 def explain_mismatches(
     found: Mapping[str, str | None], known: Mapping[str, str], manifest: str
 ) -> dict[str, str]:
-    """Say, by key, which SHA-256 that was `found` of a file is not the one that is `known`."""
+    """Explain, by key, which SHA-256 that was `found` differs from the one that is `known`."""
     return {
         key: f"the SHA-256 of what arrived is {digest or 'unknown, since it cannot be read'},"
         f" and in the manifest {known[key]}; it is left as it is: run 'laion-fmri verify "
@@ -97,48 +92,45 @@ def _follow(
 
 
 def sort_entries(file: str, entries: Iterable[Entry], selection: Selection) -> Listed:
-    """Return the entries as a listing of the selected subjects, and of all that is of none."""
-    brain: dict[str, list[ListedObject]] = {}
+    """Return the entries as a listing of the selected subjects, and of what has no subject."""
+    brain: dict[str, list[Item]] = {}
     others = []
-    for entry in entries:
-        item = ListedObject(*entry[:4])
-        subject = parse_key(entry.key).sub
-        if subject is None or entry.key.startswith(dataset.STIMULI_PREFIX):
-            others.append(item)
+    for item, parsed in parse_items(ListedObject(*entry[:4]) for entry in entries):
+        if parsed.sub is None or item.key.startswith(dataset.STIMULI_PREFIX):
+            others.append((item, parsed))
         else:
-            brain.setdefault(subject, []).append(item)
-    subjects = sorted(brain) if selection.subjects is None else list(selection.subjects)
+            brain.setdefault(parsed.sub, []).append((item, parsed))
+    subjects = sorted(brain) if selection.subjects is None else selection.subjects
     for subject in subjects:
         if subject not in brain:
             raise explain_unknown_subject(subject, file, sorted(brain))
-    return Listed(subjects, [], [item for s in subjects for item in brain[s]], others)
+    return Listed(subjects, [], [item for subject in subjects for item in brain[subject]], others)
 
 
 def _compare_with_bucket(table: Table, bucket: Bucket) -> Table:
     """List the trees of the rows of `table`, and note what has changed there."""
-    trees = _name_trees([row.key for row in table.rows])
+    trees = _name_trees(row.key for row in table.rows)
     prefixes = [(tree, True) for tree in trees]
     if any("/" not in row.key for row in table.rows):
         prefixes.append(("", False))
     now = {item.key: item for listing in bucket.list_many(prefixes) for item in listing}
-    found = {row.key: _explain_change(row, now.get(row.key)) for row in table.rows}
-    changed = {key: why for key, why in found.items() if why}
+    changes = {row.key: _explain_change(row, now.get(row.key)) for row in table.rows}
+    changed = {key: why for key, why in changes.items() if why}
     here = [row.key for row in table.rows if row.status == "complete" and row.key in changed]
-    complaints = table.warnings
-    if here:
-        complaints += (
-            f"{len(here):,} files are here in the manifest's size and stay, but have changed in "
-            f"the bucket since it was written: {list_some(here)}",
-        )
+    complaint = (
+        f"{len(here):,} files are here in the manifest's size and stay, but have changed in "
+        f"the bucket since it was written: {list_some(here)}"
+    )
+    # The same version may have been uploaded again, and a transfer knows it by its new time.
+    same = {
+        row.key: row._replace(listed=now[row.key]) for row in table.rows if row.key not in changed
+    }
     return replace(
         table,
-        # The same version may have been uploaded again; its time tells a transfer that it is this.
-        rows=tuple(
-            row if row.key in changed else row._replace(listed=now[row.key]) for row in table.rows
-        ),
+        rows=tuple(same.get(row.key, row) for row in table.rows),
         listed={item.key: item.size for item in now.values()},
         trees=tuple(trees),
-        warnings=complaints,
+        warnings=(*table.warnings, complaint) if here else table.warnings,
         changed=changed,
     )
 
@@ -147,12 +139,10 @@ def _name_trees(keys: Iterable[str]) -> list[str]:
     """Return the folders to list for `keys`: down to that of the subject, or else the first."""
     trees = set()
     for key in keys:
-        folders = key.split("/")[:-1]
-        above = list(takewhile(lambda name: not name.startswith("sub-"), folders))
-        depth = len(above) + 1 if len(above) < len(folders) else 1
-        trees.add("".join(f"{folder}/" for folder in folders[:depth]))
+        if folder := re.match("(?:[^/]+/)*?sub-[^/]*/", key) or re.match("[^/]+/", key):
+            trees.add(folder[0])
     outer: list[str] = []
-    for tree in sorted(trees - {""}):
+    for tree in sorted(trees):
         if not (outer and tree.startswith(outer[-1])):
             outer.append(tree)
     return outer

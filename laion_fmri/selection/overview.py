@@ -7,44 +7,36 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from laion_fmri import dataset
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT
 from laion_fmri.errors import list_some
-from laion_fmri.selection.filters import AVERAGES, Selection
+from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.table import Row, find_keys
-from laion_fmri.settings import Settings, Values, spell_command, spell_options
-
-if TYPE_CHECKING:
-    import pandas as pd
+from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
 
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: In the place of a session, where there is no subject: the files of the root, and the stimuli.
+#: Stand for the session where there is no subject.
 ROOT, STIMULI = "root", "stimuli"
 
 
-class Keyed(Protocol):
+class _Keyed(Protocol):
     """Anything that is about one key."""
 
     @property
-    def key(self) -> str:
-        """The key."""
-
+    def key(self) -> str: ...
     @property
-    def sub(self) -> str | None:
-        """The label of its subject."""
-
+    def sub(self) -> str | None: ...
     @property
-    def ses(self) -> str | None:
-        """The label of its session."""
+    def ses(self) -> str | None: ...
 
 
-_Keyed = TypeVar("_Keyed", bound=Keyed)
+_Item = TypeVar("_Item", bound=_Keyed)
 
 
 class Place(NamedTuple):
@@ -67,15 +59,10 @@ class Place(NamedTuple):
             return ""
         return self.ses if self.ses == AVERAGES else f"ses-{self.ses}"
 
-    @property
-    def name(self) -> str:
-        """Both in words, such as ``sub-03 ses-01``."""
-        return f"{self.subject} {self.session}".rstrip()
 
-
-def by_session(items: Iterable[_Keyed]) -> dict[Place, list[_Keyed]]:
+def by_session(items: Iterable[_Item]) -> dict[Place, list[_Item]]:
     """Group `items` by subject and session, sorted: averages last, and then what has no subject."""
-    groups: dict[Place, list[_Keyed]] = {}
+    groups: dict[Place, list[_Item]] = {}
     for item in items:
         if item.key.startswith(dataset.STIMULI_PREFIX):
             place = Place(None, STIMULI)
@@ -84,8 +71,9 @@ def by_session(items: Iterable[_Keyed]) -> dict[Place, list[_Keyed]]:
         else:
             place = Place(item.sub, item.ses or AVERAGES)
         groups.setdefault(place, []).append(item)
-    places = sorted(groups, key=lambda place: (place.sub or "~", order_session(place.ses)))
-    return {place: groups[place] for place in places}
+    return dict(
+        sorted(groups.items(), key=lambda pair: (pair[0].sub or "~", order_session(pair[0].ses)))
+    )
 
 
 def order_session(label: str) -> tuple[bool, bool, int, str]:
@@ -100,45 +88,15 @@ def name_sessions(sessions: Iterable[str]) -> str:
     rest = []
     for label in sessions:
         if not label.isdecimal():
-            rest += [label if label in ("", AVERAGES, ROOT, STIMULI) else f"ses-{label}"]
+            rest.append(label if label in ("", AVERAGES, ROOT, STIMULI) else f"ses-{label}")
         elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
             runs[-1].append(label)
         else:
             runs.append([label])
-    named = []
-    for run in runs:
-        named += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
+    named = [", ".join(run) if len(run) < 3 else f"{run[0]} to {run[-1]}" for run in runs]
     if named:
         named[0] = f"ses-{named[0]}"
     return ", ".join([*named, *rest])
-
-
-class Cell(NamedTuple):
-    """What is here of one subject and session; see :func:`laion_fmri.status.status`."""
-
-    sub: str | None
-    ses: str
-    files: int
-    bytes: int
-    local_files: int
-    local_bytes: int
-    partial_files: int
-    state: State
-
-    @property
-    def place(self) -> Place:
-        """The subject and the session."""
-        return Place(self.sub, self.ses)
-
-    @property
-    def name(self) -> str:
-        """The subject and the session in words, such as ``sub-03 ses-01`` or ``root files``."""
-        return self.place.name
-
-    @property
-    def total(self) -> Total:
-        """Its files and bytes alone."""
-        return Total(*self[2:6])
 
 
 class Total(NamedTuple):
@@ -164,25 +122,63 @@ class Total(NamedTuple):
         return "<1%" if 0 < self.share < 0.01 else f"{min(99, int(100 * self.share))}%"
 
 
+class Cell(NamedTuple):
+    """What is here of one subject and session; see :func:`laion_fmri.status.status`."""
+
+    sub: str | None
+    ses: str
+    files: int
+    bytes: int
+    local_files: int
+    local_bytes: int
+    partial_files: int
+    state: State
+
+    @property
+    def place(self) -> Place:
+        """The subject and the session."""
+        return Place(self.sub, self.ses)
+
+    @property
+    def name(self) -> str:
+        """The subject and the session in words, such as ``sub-03 ses-01`` or ``root files``."""
+        return f"{self.place.subject} {self.place.session}".rstrip()
+
+    @property
+    def total(self) -> Total:
+        """Its files and bytes alone."""
+        return Total(*self[2:6])
+
+
+def count_rows(rows: Sequence[Row]) -> Total:
+    """Add up the files of `rows`, and those of them that are here and complete."""
+    here = [row.size for row in rows if row.status == "complete"]
+    return Total(len(rows), sum(row.size for row in rows), len(here), sum(here))
+
+
+def count_cell(place: Place, rows: Sequence[Row]) -> Cell:
+    """Count what is here of the `rows` of a subject and session."""
+    total = count_rows(rows)
+    partial = sum(row.status == "partial" for row in rows)
+    state: State = "partial" if total.local_files or partial else "missing"
+    if total.local_files == total.files:
+        state = "complete"
+    return Cell(*place, *total, partial, state)
+
+
+def add_up(cells: Iterable[Cell]) -> Total:
+    """Return the total of `cells`."""
+    totals = [Total(0, 0, 0, 0), *(cell.total for cell in cells)]
+    return Total(*map(sum, zip(*totals, strict=True)))
+
+
 @dataclass(frozen=True)
 class Overview:
     """A selection, compared with the data directory.
 
-    Attributes
-    ----------
-    settings : Settings
-        The selection as it was given.
-    data_dir : path
-    bucket : str
-        In words, where the listing is from.
-    compared : datetime
-        When, in UTC.
-    cells : list of Cell
-        Sorted by subject and session, averages last; then root files and stimuli.
-    rows : list of list of Row
-        The files of each cell, sorted by key.
-    warnings : list of str
-        What the user should know, such as filter values that match nothing.
+    `cells` are sorted by subject and session, with averages last, then root files and stimuli;
+    `rows` are the files of each cell, sorted by key. `bucket` says in words where the listing is
+    from, and `compared` when it was compared, in UTC.
     """
 
     settings: Settings
@@ -209,16 +205,12 @@ class Overview:
         """The cells by subject and session."""
         return {(cell.sub, cell.ses): cell for cell in self.cells if cell.sub is not None}
 
-    def count(self, subject: str | None = None) -> Total:
-        """Add up the cells of `subject`, or all, without what is held out."""
-        found = [cell for cell in self.cells if cell.state != "held out"]
-        return add_up(cell for cell in found if subject in (None, cell.sub))
-
     def totals(self) -> dict[str, Total]:
-        """Return the totals by name: each subject, root files, stimuli, and ``all``, the last."""
-        totals = {f"sub-{subject}": self.count(subject) for subject in self.subjects}
+        """Return the totals by name: subjects, root files, stimuli, and ``all`` but held-out."""
+        public = [cell for cell in self.cells if cell.state != "held out"]
+        totals = {f"sub-{sub}": add_up(c for c in public if c.sub == sub) for sub in self.subjects}
         totals |= {cell.name: cell.total for cell in self.cells if cell.sub is None}
-        return totals | {"all": self.count()}
+        return totals | {"all": add_up(public)}
 
     def suggest_command(self) -> tuple[str, str]:
         """Return what to do next in words, and the command line for it; empty if there is none."""
@@ -232,23 +224,13 @@ class Overview:
         subjects = None if wanted in ([], self.subjects) else [f"sub-{label}" for label in wanted]
         return "to fetch what is missing:", spell_command("download", self.settings, subjects)
 
-    def spell_options(self, subjects: Values = None) -> list[str]:
-        """Return the selection as options of the command, for other `subjects` if given."""
-        return spell_options(self.settings, subjects)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the cells as a DataFrame, see :func:`laion_fmri.status.status`."""
-        import pandas as pd
-
-        return pd.DataFrame(self.cells, columns=list(Cell._fields))
-
     def to_json(self) -> dict[str, Any]:
         """Return all of it but the single files in plain types; sizes in bytes."""
         return {
             "data_dir": str(self.data_dir),
             "bucket": self.bucket,
             "compared": self.compared.isoformat(timespec="seconds"),
-            "options": self.spell_options(),
+            "options": spell_options(self.settings),
             "sessions": [cell._asdict() for cell in self.cells],
             "totals": {name: total._asdict() for name, total in self.totals().items()},
             "next": self.suggest_command()[1],
@@ -256,13 +238,7 @@ class Overview:
 
 
 def take_overview(settings: Settings) -> Overview:
-    """Compare a selection with the data directory; all subjects are the default.
-
-    Raises
-    ------
-    LaionFmriError
-        As :func:`laion_fmri.status.status`.
-    """
+    """Compare a selection with the data directory; all subjects are the default."""
     data_dir, _ = find_data_dir(settings.data_dir)
     check_readable(data_dir)
     settings = replace(settings, subject=settings.subject or "all")
@@ -273,37 +249,15 @@ def take_overview(settings: Settings) -> Overview:
     cells, rows = [], []
     for place, group in by_session(table.rows).items():
         public = [row for row in group if not settings.facts.is_held_out(row.key, row.ses)]
-        cells.append(count_cell(place, public or group, is_held_out=not public))
+        cell = count_cell(place, public or group)
+        cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)
-    now = datetime.now(UTC)
-    complaints = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
-    return Overview(settings, data_dir, str(bucket), now, cells, rows, complaints)
-
-
-def count_cell(place: Place, rows: Sequence[Row], *, is_held_out: bool = False) -> Cell:
-    """Count what is here of the `rows` of a subject and session."""
-    total = count_rows(rows)
-    partial = sum(row.status == "partial" for row in rows)
-    state: State = "partial" if total.local_files or partial else "missing"
-    state = "complete" if total.local_files == total.files else state
-    state = "held out" if is_held_out else state
-    return Cell(*place, *total, partial, state)
-
-
-def count_rows(rows: Sequence[Row]) -> Total:
-    """Add up the files of `rows`, and those of them that are here and complete."""
-    here = [row.size for row in rows if row.status == "complete"]
-    return Total(len(rows), sum(row.size for row in rows), len(here), sum(here))
-
-
-def add_up(cells: Iterable[Cell]) -> Total:
-    """Return the total of `cells`."""
-    sums = [sum(column) for column in zip(*(cell[2:6] for cell in cells), strict=True)]
-    return Total(*sums) if sums else Total(0, 0, 0, 0)
+    warnings = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
+    return Overview(settings, data_dir, str(bucket), datetime.now(UTC), cells, rows, warnings)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
-    """Name the folders that may not be looked into: what is in there looks like missing."""
+    """Name the folders that cannot be looked into: what is in there looks like missing."""
     closed = []
     for folder in sorted({os.path.dirname(row.path) for row in rows}):  # noqa: PTH120 - each key
         try:
@@ -314,15 +268,4 @@ def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
             continue
     if not closed:
         return []
-    named = list_some(closed, 3)
-    return [f"may not look into {named}: counted as missing; change the permissions"]
-
-
-def count_holdings(rows: Iterable[Row]) -> list[Cell]:
-    """Count `rows` by subject and session, what has no subject first, as ``averages``."""
-    groups: dict[Place, list[Row]] = {}
-    for place, group in by_session(rows).items():
-        where = place if place.sub is not None else Place(None, AVERAGES)
-        groups.setdefault(where, []).extend(group)
-    places = sorted(groups, key=lambda place: (place.sub or "", place.ses))
-    return [count_cell(place, groups[place]) for place in places]
+    return [f"cannot look into {list_some(closed, 3)}: counted as missing; change the permissions"]

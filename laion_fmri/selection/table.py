@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import HELP, Parsed, parse_key
@@ -19,7 +20,7 @@ from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.dataset import Facts
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
 from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_flaw
-from laion_fmri.selection.completion import remember_listing
+from laion_fmri.selection.completion import is_kept, remember_listing
 from laion_fmri.selection.filters import Selection, explain_unmatched
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("laion_fmri")
 
 Status = Literal["missing", "partial", "complete"]
-STATUSES: tuple[Status, ...] = get_args(Status)
+Item = tuple[ListedObject, Parsed]
 
 
 class Row(NamedTuple):
@@ -41,22 +42,19 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key."""
         return self.listed.key
 
     @property
     def size(self) -> int:
-        """Bytes in the bucket."""
+        """In the bucket, in bytes."""
         return self.listed.size
 
     @property
     def sub(self) -> str | None:
-        """The label of the subject."""
         return self.parsed.sub
 
     @property
     def ses(self) -> str | None:
-        """The label of the session."""
         return self.parsed.ses
 
     def to_record(self) -> dict[str, Any]:
@@ -73,36 +71,16 @@ COLUMNS = (*ListedObject._fields, *list(HELP)[:8], "path", "status", *list(HELP)
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a selection, sorted by key, and what there is to say about them.
-
-    Attributes
-    ----------
-    rows : tuple of Row
-    listed : mapping of str to int
-        Key and size (bytes) of every object of the listed trees, selected or not: the listing that
-        a plan is checked against.
-    trees : tuple of str
-        The prefixes of these trees.
-    warnings : tuple of str
-        What the user should know: values that match nothing, held-out sessions by name.
-    notes : tuple of str
-        What is worth saying once, such as what is held out of every selection.
-    refused : mapping of str to str
-        The selected keys that cannot be files on every disk, and why not.
-    changed : mapping of str to str
-        The keys whose version in a manifest the bucket no longer has, and what has changed.
-    sha256 : mapping of str to str
-        What a manifest says of the content of an object, by key.
-    """
+    """The rows of a selection, sorted by key, and what is known about them, mostly by key."""
 
     rows: tuple[Row, ...] = ()
-    listed: Mapping[str, int] = field(default_factory=dict)
-    trees: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    refused: Mapping[str, str] = field(default_factory=dict)
-    changed: Mapping[str, str] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[str, int] = field(default_factory=dict)  # sizes of all keys of the trees
+    trees: tuple[str, ...] = ()  # the prefixes that were listed
+    warnings: tuple[str, ...] = ()  # such as a value that matches nothing
+    notes: tuple[str, ...] = ()  # what is worth saying once, such as what is held out
+    refused: Mapping[str, str] = field(default_factory=dict)  # why a key cannot be a file
+    changed: Mapping[str, str] = field(default_factory=dict)  # since the manifest was written
+    sha256: Mapping[str, str] = field(default_factory=dict)  # what the manifest has
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a DataFrame with the columns of :func:`laion_fmri.keys.key_table`."""
@@ -117,7 +95,7 @@ class Table:
 
     @cached_property
     def obstacles(self) -> dict[str, str]:
-        """What keeps a key from being fetched, by key; nothing of it is ours to remove."""
+        """Key -> what keeps it from being fetched; none of it is ours to remove."""
         rows = self.incomplete()
         found = Obstacles(rows[0].path.removesuffix(rows[0].key)) if rows else Obstacles()
         reasons = {row.key: self.changed.get(row.key) or found.find(row.path) for row in rows}
@@ -125,22 +103,17 @@ class Table:
 
     def compare_again(self) -> Table:
         """Return the table with the files that were not complete looked at again."""
-        return replace(
-            self,
-            rows=tuple(
-                row
-                if row.status == "complete"
-                else row._replace(status=compare(row.path, row.size))
-                for row in self.rows
-            ),
+        rows = (
+            row if row.status == "complete" else row._replace(status=compare(row.path, row.size))
+            for row in self.rows
         )
+        return replace(self, rows=tuple(rows))
 
     def partial_paths(self) -> list[str]:
-        """Return the paths of the files whose size is wrong, and that can be replaced."""
-        rows = [row for row in self.rows if row.status == "partial"]
-        return [
-            row.path for row in rows if row.key not in self.obstacles and Path(row.path).is_file()
-        ]
+        """Return the paths of the files whose size is wrong and that can be replaced."""
+        partial = [row for row in self.rows if row.status == "partial"]
+        replaceable = [row.path for row in partial if row.key not in self.obstacles]
+        return [path for path in replaceable if Path(path).is_file()]
 
     def announce(self, stacklevel: int = 4) -> None:
         """Issue the warnings as Python warnings, and log the notes."""
@@ -150,37 +123,38 @@ class Table:
             logger.info(text)
 
 
+class Listed(NamedTuple):
+    """What there is to choose from: subjects, the prefixes listed, brain data, and the rest."""
+
+    subjects: Sequence[str]
+    trees: list[str]
+    brain: list[Item]
+    others: list[Item]
+
+
 @pause_collector()
 def find_keys(selection: Selection, facts: Facts, bucket: Bucket, data_dir: StrPath) -> Table:
-    """List the trees of the selected subjects, once, and return the table of what is selected.
-
-    Raises
-    ------
-    SubjectNotFoundError, SelectionError, BucketError
-        As :func:`laion_fmri.keys.key_table`.
-    """
+    """List the trees of the selected subjects, once, and return the table of what is selected."""
     listed = _list_trees(selection, facts, bucket)
-    remember_listing(bucket, [item.key for item in listed.brain], selection.subjects)
+    if is_kept.get():  # also of a selection that matches nothing, which is refused below
+        parsed = (p for _, p in listed.brain)
+        remember_listing(bucket, parsed, is_whole=selection.subjects is None)
     return choose_rows(listed, selection, facts, data_dir)
 
 
 def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: StrPath) -> Table:
     """Return the table of what `selection` keeps of a listing; see :func:`find_keys`."""
-    parsed = [(item, parse_key(item.key)) for item in listed.brain]
-    matched = [(item, p) for item, p in parsed if selection.matches(p)]
-    held_out = {p.ses for item, p in matched if facts.is_held_out(item.key, p.ses)}
-    everything = [*listed.brain, *listed.others]
-    walked = {item.key: item.size for item in everything}
-    notes, complaints = _explain_held_out(selection, facts, held_out - {None}, walked)
-    complaints += _explain_filters(selection, facts, [p for _, p in parsed], listed.subjects)
+    matched = [(item, p) for item, p in listed.brain if selection.matches(p)]
+    pinned = [(item, p) for item, p in listed.brain if selection.is_pinned(p)]
+    sizes = {item.key: item.size for item, _ in [*listed.brain, *listed.others]}
+    notes, complaints = _explain_held_out(selection, facts, matched, sizes)
+    complaints += _explain_filters(selection, facts, listed)
     if listed.brain and all(facts.is_held_out(item.key, p.ses) for item, p in matched):
         complaints = complaints or ["each filter matches something, but no key matches them all"]
         raise SelectionError("; ".join(["the selection matches nothing", *complaints]))
-    chosen = {item.key: (item, p) for item, p in matched}
-    chosen |= {item.key: (item, p) for item, p in parsed if selection.is_pinned(p)}
-    chosen |= {item.key: (item, parse_key(item.key)) for item in listed.others}
+    chosen = {item.key: (item, p) for item, p in [*matched, *pinned, *listed.others]}
     root = os.fspath(data_dir)
-    conflicts = find_conflicts(walked)
+    conflicts = find_conflicts(sizes)
     rows, refused = [], {}
     for key in sorted(chosen):
         item, p = chosen[key]
@@ -192,8 +166,12 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
         path = os.path.join(root, key)  # noqa: PTH118 - a Path per row is a third of the time
         rows.append(Row(item, p, path, compare(path, item.size)))
     if refused:
-        complaints.append(_explain_refused(refused))
-    return Table(tuple(rows), walked, tuple(listed.trees), tuple(complaints), tuple(notes), refused)
+        # As Python spells the keys, which may hold anything.
+        named = list_some([f"{key!r} {flaw}" for key, flaw in refused.items()], 50)
+        many = f"{len(refused)} keys cannot be files"
+        count = many if len(refused) > 1 else "1 key cannot be a file"
+        complaints.append(f"{count} on every disk, and not fetched: {named}")
+    return Table(tuple(rows), sizes, tuple(listed.trees), tuple(complaints), tuple(notes), refused)
 
 
 def compare(path: str, size: int) -> Status:
@@ -205,33 +183,30 @@ def compare(path: str, size: int) -> Status:
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
 
 
-class Listed(NamedTuple):
-    """What there is to choose from: subjects, the prefixes listed, brain data, and the rest."""
-
-    subjects: list[str]
-    trees: list[str]
-    brain: list[ListedObject]
-    others: list[ListedObject]
+def parse_items(items: Iterable[ListedObject]) -> list[Item]:
+    """Return each object with what its key says."""
+    return [(item, parse_key(item.key)) for item in items]
 
 
 def _list_trees(selection: Selection, facts: Facts, bucket: Bucket) -> Listed:
-    subjects = selection.subjects
-    if subjects is None:
-        subjects = tuple(list_subjects(bucket))
+    subjects = selection.subjects or list_subjects(bucket)
     prefixes = {subject: facts.trees_of(subject) for subject in subjects}
     walked = list(dict.fromkeys(prefix for trees in prefixes.values() for prefix in trees))
     # The root's own files take one shallow listing; the stimuli, where asked for, one deep one.
     extra = [("", False)] + [(dataset.STIMULI_PREFIX, True)] * selection.include_stimuli
     listings = bucket.list_many([*((prefix, True) for prefix in walked), *extra])
-    found = dict(zip(walked, listings[: len(walked)], strict=True))
+    found = dict(zip(walked, listings, strict=False))
     for subject, trees in prefixes.items():
         if not any(found[prefix] for prefix in trees):
             raise explain_unknown_subject(subject, str(bucket), list_subjects(bucket))
     root, *stimuli = listings[len(walked) :]
     others = [item for item in root if item.key in dataset.ROOT_FILES]
-    others += [item for listing in stimuli for item in listing]
-    trees = walked + [dataset.STIMULI_PREFIX] * selection.include_stimuli
-    return Listed(list(subjects), trees, [item for p in walked for item in found[p]], others)
+    return Listed(
+        subjects,
+        walked + [dataset.STIMULI_PREFIX] * selection.include_stimuli,
+        parse_items(chain.from_iterable(found.values())),
+        parse_items(chain(others, *stimuli)),
+    )
 
 
 def list_subjects(bucket: Bucket) -> list[str]:
@@ -254,36 +229,28 @@ def explain_unknown_subject(
 
 
 def _explain_held_out(
-    selection: Selection, facts: Facts, sessions: set[str | None], listed: Mapping[str, int]
+    selection: Selection, facts: Facts, matched: Iterable[Item], listed: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Return the notes and the warnings that call for what the bucket does not give out."""
-    named = [ses for ses in selection.sessions if ses in facts.held_out_sessions]
+    """Return the notes and the warnings about what is listed and not given out."""
     ask = f"ask for access at {dataset.REQUEST_URL}"
-    left_out = [f"ses-{ses}" for ses in sorted(map(str, sessions)) if ses not in named]
+    named = [ses for ses in selection.sessions if ses in facts.held_out_sessions]
+    hidden = set(facts.held_out_sessions).intersection(p.ses for _, p in matched)
+    left_out = [f"ses-{ses}" for ses in sorted(hidden.difference(named))]
     left_out += sorted(set(facts.restricted_keys).intersection(listed))
     notes = [f"left out, not being public: {', '.join(left_out)}; {ask}"] if left_out else []
     if not named:
         return notes, []
-    be = "is" if len(named) == 1 else "are"
-    names = ", ".join(f"ses-{ses}" for ses in named)
-    return notes, [f"{names} {be} held out: listed, but not given out; {ask}"]
+    names = f"{', '.join(f'ses-{ses}' for ses in named)} {'is' if len(named) == 1 else 'are'}"
+    return notes, [f"{names} held out: listed, but not given out; {ask}"]
 
 
-def _explain_refused(refused: Mapping[str, str]) -> str:
-    """Name the keys that are left out, as Python spells them: they may hold anything."""
-    named = list_some([f"{key!r} {flaw}" for key, flaw in refused.items()], 50)
-    what = "1 key cannot be a file" if len(refused) == 1 else f"{len(refused)} keys cannot be files"
-    return f"{what} on every disk, and not fetched: {named}"
-
-
-def _explain_filters(
-    selection: Selection, facts: Facts, parsed: Sequence[Parsed], subjects: Sequence[str]
-) -> list[str]:
+def _explain_filters(selection: Selection, facts: Facts, listed: Listed) -> list[str]:
     """Return a warning for each filter value that no key carries."""
-    where = list_some([f"sub-{subject}" for subject in subjects])
+    where = list_some([f"sub-{subject}" for subject in listed.subjects])
     held_out = facts.held_out_sessions
+    unmatched = selection.find_unmatched([p for _, p in listed.brain], held_out)
     return [
         explain_unmatched(name, value, where, existing)
-        for name, value, existing in selection.find_unmatched(parsed, held_out)
+        for name, value, existing in unmatched
         if not (name == "ses" and value in held_out)  # those have a warning of their own
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,7 @@ from laion_fmri.base.text import format_size
 from laion_fmri.errors import LaionFmriError
 from laion_fmri.selection.overview import STATES, Overview, Total, count_rows, name_sessions
 from laion_fmri.selection.table import Row
-from laion_fmri.settings import AVERAGES
+from laion_fmri.settings import AVERAGES, spell_command
 
 
 def make_page(overview: Overview) -> str:
@@ -42,7 +41,7 @@ def make_page(overview: Overview) -> str:
         missing=[(sub, list(cells)) for sub, cells in groupby(missing, lambda cell: cell.sub)],
         name_sessions=name_sessions,
         explain_size=_explain_size,
-        selection=shlex.join(["laion-fmri", "status", *overview.spell_options()]),
+        selection=spell_command("status", overview.settings),
         request_url=dataset.REQUEST_URL,
         version=__version__,
     )

@@ -185,7 +185,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(data):
     done = run(program)
     (data / GLM / "ses-01" / "func").chmod(0o755)
     warning = next(line for line in complaints(done) if line.startswith("warning: "))
-    assert f"may not look into {GLM}/ses-01/func" in warning
+    assert f"cannot look into {GLM}/ses-01/func" in warning
     assert "change the permissions" in warning
 
 
