@@ -18,31 +18,19 @@ from laion_fmri.fetch.aws import make_environment
 
 #: Seconds between two looks at what has arrived.
 TICK = 0.5
-#: Seconds more that aws has for its first byte: to start can take that long on a busy machine.
+#: More seconds that aws has for its first byte: its start can take that long on a busy machine.
 START = 5.0
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def run_aws(
-    command: Sequence[str],
-    config: Path,
-    stall_timeout: float,
-    look: Callable[[str], object],
+    command: Sequence[str], config: Path, stall_timeout: float, look: Callable[[str], object]
 ) -> str:
-    """Run aws once; return what it complains of, if anything.
+    """Run aws once, with the configuration file `config`; return its complaints, if any.
 
-    Parameters
-    ----------
-    command
-        The program and its arguments.
-    config
-        Its configuration file.
-    stall_timeout
-        Seconds without a byte after which it is ended.
-    look
-        Called again and again with what aws has said so far. Returns something that changes
-        whenever a byte arrives, or None to end aws.
+    `look` is called again and again with what aws has said so far. It returns something that
+    changes whenever a byte arrives, or None to end aws.
     """
     # Not on the disk of the data: aws has to be able to say that this one is full.
     with tempfile.TemporaryFile("w+", errors="replace") as messages:
@@ -67,10 +55,10 @@ def run_aws(
         said = messages.read()
     sys.stderr.write(said)
     if stalled:
-        return f"{said}\nno byte has arrived for {stall_timeout:g} s".strip()
+        return f"{said}\nno byte has arrived for {stall_timeout:g} s"
     if process.returncode == 0 and not said:
         return ""
-    return said or f"aws ended with exit status {process.returncode}"
+    return said.strip() or f"aws ended with exit status {process.returncode}"
 
 
 def _wait_for(
@@ -79,13 +67,15 @@ def _wait_for(
     stall_timeout: float,
     look: Callable[[str], object],
 ) -> bool:
-    """Wait for `process`, or until it is not wanted; return whether it was silent for too long."""
+    """Wait until `process` ends or `look` returns None; return whether it was silent too long."""
     seen = look("")
-    heard = time.monotonic() + START  # by then aws has begun
+    heard = time.monotonic() + START
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=TICK)
-        now = look(_peek(messages))
+        # pread, so that the position at which aws is writing stays where it is
+        said = os.pread(messages, os.fstat(messages).st_size, 0).decode(errors="replace")
+        now = look(said)
         if now is None:
             return False
         if now != seen:
@@ -95,12 +85,7 @@ def _wait_for(
     return False
 
 
-def _peek(file: int) -> str:
-    """Read what another process is writing to `file`, without moving its place in it."""
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
-
-
 def _die_with_parent() -> None:
-    """Let the kernel end aws if this process is killed, where the kernel knows how to (Linux)."""
+    """Let the kernel end aws if this process is killed, where the kernel can (Linux)."""
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
