@@ -1,7 +1,7 @@
-"""Every option once: its type, default, unit, help, and the ways in that know it.
+"""Every option once: its type, default, unit, help, and which interfaces know it.
 
-The flags of the command, the keyword arguments of the functions, the schema of a workflow's
-configuration and the reference of it are made from the fields of :class:`Settings`.
+The flags of the command, the keyword arguments of the functions, and the schema of a workflow's
+configuration are made from the fields of :class:`Settings`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,41 +23,20 @@ from laion_fmri.base.text import suggest_name
 from laion_fmri.dataset import PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
-#: What a filter may be given as.
+#: The values of a filter.
 Values = str | Iterable[str] | None
 #: The value of ``ses`` that selects the keys without a session.
 AVERAGES = "averages"
 #: The value of ``subject`` for a pipeline that selects nothing and only names files in its rules.
 NO_SUBJECT = "none"
 
-#: The ways in: the configuration of a workflow, a function in Python, the command.
+#: The interfaces: the configuration of a workflow, a function in Python, the command.
 CONFIG, PYTHON, COMMAND = "config", "python", "command"
-_EVERYWHERE = (CONFIG, PYTHON, COMMAND)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Kind(NamedTuple):
-    """What values an option has: as JSON schema, as a Python type, in words, and checked."""
-
-    schema: Mapping[str, Any]
-    type: str
-    words: str
-    check: Callable[[str, Any], Any]
-    metavar: str = "VALUE"
-    parse: Callable[[str], Any] = str  # a word of a command line
-
-
-class Option(NamedTuple):
-    """What is said of an option once; `argument` is its name in Python, on the command line too."""
-
-    kind: Kind
-    help: str
-    ways: tuple[str, ...]
-    argument: str
-
-
-def _as_is(_name: str, value: Any) -> Any:
+def _check_nothing(_name: str, value: Any) -> Any:
     return value
 
 
@@ -67,9 +46,8 @@ def _check_switch(name: str, value: Any) -> bool:
     raise InputTypeError(f"{name}={value!r} is neither True nor False")
 
 
-def _check_positive(name: str, value: Any) -> float:
+def _check_positive(unit: str, name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        unit = _find_option(name).kind.metavar.replace("SECONDS", "seconds").replace("/S", "/s")
         raise ConfigError(f"{name}={value!r} is not a number of {unit} above 0")
     return float(value)
 
@@ -81,16 +59,22 @@ def _check_file(name: str, value: Any) -> str:
     return str(Path(path).expanduser())
 
 
-def _check_words(name: str, value: Any) -> tuple[str, ...]:
+def _check_words(_name: str, value: Any) -> tuple[str, ...]:
     given = [value] if isinstance(value, str) else value
     return tuple(str(word).removeprefix("ses-") for word in given)
+
+
+def _keep_values(_name: str, value: Any) -> Any:
+    """Return a filter's values for any number of readers: an iterator can be read only once."""
+    is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+    return list(value) if is_many else value
 
 
 def check_workers(name: str, value: object) -> int:
     """Return a number of workers that works; warn if it is not `value`.
 
-    Nonsense becomes 1, and too many as many as this machine can use: four for each CPU, since a
-    transfer mostly waits, and no fewer than 8.
+    What is not a number from 1 on becomes 1. The most is four for each CPU of this machine, since a
+    transfer mostly waits, and not less than 8.
     """
     cap = max(8, 4 * (os.cpu_count() or 1))
     try:
@@ -98,14 +82,14 @@ def check_workers(name: str, value: object) -> int:
     except TypeError:
         wanted = 0
     used = min(wanted, cap) if wanted > 0 else 1
-    if used != wanted or isinstance(value, bool):
+    if used != wanted:
         expected = f"at most {cap} on this machine" if wanted > cap else "a whole number from 1 on"
         text = f"{name}={value!r} should be {expected}; using {used}"
         warnings.warn(text, UserWarning, stacklevel=4)
     return used
 
 
-def parse_count(word: str) -> int | str:
+def _parse_count(word: str) -> int | str:
     """Return the number that `word` is, or else the word, for :func:`check_workers`."""
     try:
         return int(word)
@@ -113,52 +97,65 @@ def parse_count(word: str) -> int | str:
         return word
 
 
-_OPTIONAL_TEXT = {"type": ["string", "null"], "minLength": 1}
-_NUMBER = {"type": ["number", "null"], "exclusiveMinimum": 0}
-_WORD = {"type": "string", "minLength": 1}
-_VALUES = [_WORD, {"type": "array", "minItems": 1, "items": _WORD}]
+class Kind(NamedTuple):
+    """What values an option has."""
 
+    schema: Mapping[str, Any]
+    type: str  # in the documentation of a function
+    words: str  # in the messages about a configuration
+    check: Callable[[str, Any], Any] = _check_nothing  # from an argument's name and value
+    metavar: str = "VALUE"
+    parse: Callable[[str], Any] = str  # from a word of a command line
+
+
+_TEXT = {"type": ["string", "null"], "minLength": 1}
+_NUMBER = {"type": ["number", "null"], "exclusiveMinimum": 0}
+_COUNT = {"type": "integer", "minimum": 1}
+_WORD = {"type": "string", "minLength": 1}
+_WORDS = {"type": ["array", "string", "null"], "items": {"type": "string"}}
+_VALUES = [_WORD, {"type": "array", "minItems": 1, "items": _WORD}]
 _MANY = "a string or a list of strings"
-SUBJECTS = Kind({"oneOf": _VALUES}, "str or list of str", _MANY, _as_is, "SUBJECT")
+
+SUBJECTS = Kind({"oneOf": _VALUES}, "str or list of str", _MANY, _keep_values, "SUBJECT")
 SWITCH = Kind({"type": "boolean"}, "bool", "true or false", _check_switch)
-SECONDS = Kind(_NUMBER, "float", "a number above 0", _check_positive, "SECONDS", float)
-RATE = SECONDS._replace(metavar="MB/S")
-FOLDER = Kind(_OPTIONAL_TEXT, "path", "a path", _as_is, "DIR")
-FILE = Kind(_OPTIONAL_TEXT, "path", "a path", _check_file, "FILE")
-NAME = Kind(_OPTIONAL_TEXT, "str or path", "a string", _as_is, "NAME")
-WORKERS = Kind(
-    {"type": "integer", "minimum": 1},
-    "int",
-    "a whole number from 1 on",
-    check_workers,
-    "N",
-    parse_count,
+SECONDS = Kind(
+    *(_NUMBER, "float", "a number above 0"),
+    *(functools.partial(_check_positive, "seconds"), "SECONDS", float),
 )
-COUNT = WORKERS._replace(check=_as_is)
-PLACE = Kind({"enum": ["submit-host", "cluster"]}, "str", "a place", _as_is)
-WORDS = Kind(
-    {"type": ["array", "string", "null"], "items": {"type": "string"}},
-    "list of str",
-    "a list of strings",
-    _check_words,
-)
+RATE = SECONDS._replace(check=functools.partial(_check_positive, "MB/s"), metavar="MB/S")
+FOLDER = Kind(_TEXT, "path", "a path", metavar="DIR")
+FILE = Kind(_TEXT, "path", "a path", _check_file, "FILE")
+NAME = Kind(_TEXT, "str or path", "a string", metavar="NAME")
+COUNT = Kind(_COUNT, "int", "a whole number from 1 on")
+WORKERS = COUNT._replace(check=check_workers, metavar="N", parse=_parse_count)
+PLACE = Kind({"enum": ["submit-host", "cluster"]}, "str", '"submit-host" or "cluster"')
+WORDS = Kind(_WORDS, "list of str", "a list of strings", _check_words)
+
+
+class Option(NamedTuple):
+    """What is said of an option; `argument` is its name in Python and on the command line."""
+
+    kind: Kind
+    help: str
+    ways: tuple[str, ...]
+    argument: str
 
 
 def option(
     default: Any,
     kind: Kind,
     text: str,
-    ways: tuple[str, ...] = _EVERYWHERE,
+    ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
     *,
     argument: str = "",
 ) -> Any:
-    """Return a field of :class:`Settings`."""
+    """Return a field of :class:`Settings`, whose name is that of the argument by default."""
     return field(default=default, metadata={"option": Option(kind, text, ways, argument)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked for, whichever way it was asked. Made by :func:`read_settings`."""
+    """What a run was asked for, by any interface. Made by :func:`read_settings`."""
 
     subject: Values = option(
         None,
@@ -260,23 +257,18 @@ class Settings:
         return Facts(self.trees, self.held_out_sessions, self.restricted_keys)
 
 
+#: The field of each option, by argument.
+_FIELDS = {
+    item.metadata["option"].argument or item.name: item
+    for item in fields(Settings)
+    if "option" in item.metadata
+}
+
+
 def list_options(way: str) -> dict[str, tuple[Option, Any]]:
-    """Return argument -> option and default, of those that a way in knows."""
-    found = {}
-    for item in fields(Settings):
-        if "option" in item.metadata and way in (this := _name_option(item)).ways:
-            found[this.argument] = this, item.default
-    return found
-
-
-def _name_option(item: Field[Any]) -> Option:
-    this: Option = item.metadata["option"]
-    return this if this.argument else this._replace(argument=item.name)
-
-
-def _find_option(argument: str) -> Option:
-    found = (_name_option(item) for item in fields(Settings) if "option" in item.metadata)
-    return next(this for this in found if this.argument == argument)
+    """Return argument -> option and default, of those that an interface knows."""
+    found = {name: (item.metadata["option"], item.default) for name, item in _FIELDS.items()}
+    return {name: (this, default) for name, (this, default) in found.items() if way in this.ways}
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -285,30 +277,20 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     Raises
     ------
     ConfigError
-        If a number is not above 0, a file is not a path, or checksums have nowhere to go.
+        If a number is not above 0, a file is not a path, or checksums have no manifest.
     InputTypeError
         If a switch is neither True nor False.
     """
-    values: dict[str, Any] = {}
-    for item in fields(Settings):
-        if "option" in item.metadata:
-            this = _name_option(item)
-            if (value := given.get(this.argument)) is not None:
-                values[item.name] = this.kind.check(this.argument, value)
-    if "subject" in values:
-        values["subject"] = _keep(values["subject"])
-    values["filters"] = {
-        name: _keep(given[name]) for name in FILTERS if given.get(name) is not None
+    values: dict[str, Any] = {
+        item.name: item.metadata["option"].kind.check(name, given[name])
+        for name, item in _FIELDS.items()
+        if given.get(name) is not None
     }
+    filters = {name: given[name] for name in FILTERS if given.get(name) is not None}
+    values["filters"] = {name: _keep_values(name, value) for name, value in filters.items()}
     if values.get("checksums") and not values.get("save_manifest"):
         raise ConfigError("checksums are written to a manifest; name one with save_manifest")
     return Settings(**values)
-
-
-def _keep(value: Any) -> Any:
-    """Return a filter's value for any number of readers: an iterator could be read only once."""
-    is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    return list(value) if is_many else value
 
 
 def spell_command(command: str, settings: Settings, subjects: Values = None) -> str:
@@ -320,7 +302,8 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     """Return the options of :func:`spell_command`."""
     given = {"subject": subjects or settings.subject, **settings.filters}
     if settings.manifest:
-        given = {name: v for name, v in given.items() if (name, v) != ("subject", "all")}
+        if given["subject"] == "all":
+            del given["subject"]
         given["manifest"] = settings.manifest
     words: list[str] = []
     for name, values in given.items():
@@ -366,16 +349,17 @@ def make_schema() -> dict[str, Any]:
 
 
 def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
-    known = problem.schema.get("properties", {})
     if problem.validator == "required":
-        return f"the configuration lacks 'subject': {known['subject']['description']}"
+        description = problem.schema["properties"]["subject"]["description"]
+        return f"the configuration lacks 'subject': {description}"
     if problem.validator == "additionalProperties":
+        known = problem.schema["properties"]
         unknown = [str(key) for key in config if key not in known]
         told = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
         return f"{''.join(told)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
-    many = isinstance(value, (list, tuple)) and bool(value)
-    odd = next((v for v in value if not isinstance(v, str)), value) if many else value
+    items = value if isinstance(value, (list, tuple)) else [value]
+    odd = next((item for item in items if not isinstance(item, str)), None)
     if isinstance(odd, (int, float)) and "string" in str(problem.schema):
         # YAML has made a number of it, so 01 has become 1 and 010 has become 8.
         return f'{name}: {odd!r} is not a string; quote it, such as {name}: "01"'
@@ -384,38 +368,36 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
 
 
 def takes(*names: str) -> Callable[[_Function], _Function]:
-    """Give a function with ``**options`` these options: a check of names, signature and docs."""
+    """Give a function with ``**options`` these options: a check of names, signature and docs.
+
+    A filter among `names` has no docs of its own; the function describes them all.
+    """
     known = list_options(PYTHON)
+    texts = [
+        f"    {name} : {this.kind.type}, optional\n        {this.help}."
+        for name, (this, _) in ((name, known[name]) for name in names if name in known)
+    ]
 
     def decorate(function: _Function) -> _Function:
         signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        allowed = [*(p.name for p in own), *names]
+        parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        for name in names:
+            default = known[name][1] if name in known else None
+            parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)]
+        allowed = [parameter.name for parameter in parameters]
 
         @functools.wraps(function)
         def checked(*args: Any, **options: Any) -> Any:
             for name in options:
                 if name not in allowed:
-                    told = f"{function.__name__}() has no argument {name!r}; "
-                    told += f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
-                    raise InputTypeError(told)
+                    raise InputTypeError(
+                        f"{function.__name__}() has no argument {name!r}; "
+                        f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
+                    )
             return function(*args, **options)
 
-        added = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=known[name][1] if name in known else None,
-            )
-            for name in names
-        ]
-        checked.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        text = "\n".join(
-            f"    {name} : {known[name][0].kind.type}, optional\n        {known[name][0].help}."
-            for name in names
-            if name in known
-        )
-        checked.__doc__ = (function.__doc__ or "").replace("    {options}", text)
+        checked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        checked.__doc__ = (function.__doc__ or "").replace("    {options}", "\n".join(texts))
         return checked  # type: ignore[return-value]
 
     return decorate
