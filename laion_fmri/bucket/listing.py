@@ -10,16 +10,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.bucket.address import check_bucket, check_endpoint, check_region
+from laion_fmri.bucket.address import check_address
 from laion_fmri.bucket.client import NoListingError, get_client
 from laion_fmri.bucket.client import pause_collector as pause_collector
 from laion_fmri.errors import BucketError
 from laion_fmri.settings import Settings
 
-#: Rounds of requests for a page where something answers, but with an error of its own, half a
-#: page, or none: of 12 requests one gets through, though every third were to fail.
+#: Rounds of requests for a page that comes as an error, by half, or not at all: 12 requests, of
+#: which one gets through even if every third fails.
 ROUNDS = 3
-#: Pages without anything new, one after the other, of a listing that goes in circles.
+#: Pages in a row without anything new that mean that a listing goes in circles.
 IDLE_PAGES = 10
 
 
@@ -44,21 +44,16 @@ class Bucket:
     def from_settings(cls, settings: Settings | None = None) -> Bucket:
         """Take each part from `settings`, else from our own environment, else the published one.
 
-        The user's AWS settings are not asked: a campus store in ``AWS_ENDPOINT_URL`` or a profile
-        that does not exist has nothing to do with this bucket.
-
-        Raises
-        ------
-        ConfigError
-            If one of them cannot be what it stands for, see :mod:`laion_fmri.bucket.address`.
+        The user's AWS settings have nothing to do with this bucket: a campus store in
+        ``AWS_ENDPOINT_URL``, say. Raises ConfigError for a value that is not valid.
         """
         given = settings or Settings()
         endpoint = given.endpoint_url or os.environ.get("LAION_FMRI_ENDPOINT_URL")
         name = given.bucket or os.environ.get("LAION_FMRI_BUCKET") or dataset.BUCKET
         return cls(
-            check_bucket(name),
-            check_region(given.region or dataset.REGION),
-            check_endpoint(endpoint) if endpoint else None,
+            check_address("bucket", name),
+            check_address("region", given.region or dataset.REGION),
+            check_address("endpoint_url", endpoint) if endpoint else None,
         )
 
     def __str__(self) -> str:
@@ -77,14 +72,13 @@ class Bucket:
     def list_objects(self, prefix: str, *, deep: bool = True) -> Iterator[ListedObject]:
         """List the objects under `prefix`, or with ``deep=False`` those directly in it.
 
-        Folder markers (keys that end in ``/``) are left out: they are no files. A key that is
-        listed again, as on a page that came twice, is passed over.
+        Folder markers (keys that end in ``/``) are left out, and so is a key that is listed again.
 
         Raises
         ------
         BucketError
-            If the bucket cannot be reached, does not exist, refuses the listing, or if what answers
-            gives no listing or one without an end.
+            If the bucket cannot be reached, does not exist, refuses the listing, or if the answer
+            is not a listing or one without an end.
         """
         for page in self._pages(prefix, deep):
             for item in page:
@@ -106,11 +100,11 @@ class Bucket:
         )
 
     def find_part_sizes(self, key: str, size: int, parts: int) -> tuple[int, int] | None:
-        """Return the sizes in bytes of the first and the last part of an object, if they are told.
+        """Return the sizes in bytes of the first and the last part of an object, if S3 tells them.
 
-        A HEAD of a part tells its size: ``partNumber`` in
-        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html. Stores that do not know
-        this tell that of the whole object, which is `size` bytes.
+        A HEAD of a part has its size: ``partNumber`` in
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html. Other stores may answer
+        with that of the whole object, which is `size` bytes.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -152,7 +146,7 @@ class Bucket:
             where["ContinuationToken"] = token
 
     def _ask(self, where: Mapping[str, str]) -> dict[str, Any]:
-        """Return one page of a listing, asked for again and again while that may help."""
+        """Return one page of a listing; ask again for what may pass."""
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
         from botocore.parsers import ResponseParserError
 
@@ -177,13 +171,11 @@ class Bucket:
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code", "unknown error")
             if _read_status(error) < 500:
-                return BucketError(
-                    f"{self} refuses to be listed ({code}); check the name of the bucket and the "
-                    "endpoint"
-                )
+                advice = "check the name of the bucket and the endpoint"
+                return BucketError(f"{self} refuses to be listed ({code}); {advice}")
             reason, advice = f"the server is in trouble ({code})", "try again later"
         elif isinstance(error, NoListingError):
-            reason = "the endpoint answered with something that is no S3 listing"
+            reason = "the endpoint answered with something that is not an S3 listing"
             advice = (
                 "is there a login page (captive portal) in between? Sign in with a browser, or "
                 "check the endpoint"
@@ -192,8 +184,8 @@ class Bucket:
             reason, advice = f"an entry of its listing has no {error.args[0]}", "check the endpoint"
         elif isinstance(error, SSLError):
             advice = (
-                "if the network or the server has an authority of its own, set AWS_CA_BUNDLE to "
-                "the file of its certificates"
+                "if the network or the server has its own certificate authority, set AWS_CA_BUNDLE "
+                "to the file of its certificates"
             )
         return BucketError(f"{self} cannot be listed: {reason}; {advice}")
 
