@@ -1,7 +1,4 @@
-"""Sizes, times and names as a person reads them, and what a mistyped name may have meant.
-
-Sizes are in decimal units, as S3 and disks have them.
-"""
+"""Sizes, in decimal units, times and names as a person reads them; near misses of names."""
 
 from __future__ import annotations
 
@@ -29,9 +26,9 @@ def format_share(done: int, total: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a time in the two units that matter, such as ``12 s``, ``3 min 20 s``, ``2 h 5 min``.
+    """Return a time in its two largest units, such as ``12 s``, ``3 min 20 s``, ``2 h 5 min``.
 
-    Below 10 s it has tenths, unless it is a whole number to begin with.
+    A float below 10 s has tenths.
     """
     whole = round(seconds)
     if seconds < 9.95 and isinstance(seconds, float):
@@ -45,9 +42,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return `text` in at most `width` columns of a terminal, without its middle if need be.
+    """Return `text` in at most `width` columns of a terminal, without its middle if necessary.
 
-    The end gets two thirds: it tells the names of files apart.
+    The end, which differs between names of files, gets two thirds.
     """
     from rich.cells import cell_len, set_cell_size
 
