@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-import operator
 import os
 import shlex
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
+from laion_fmri.base.kinds import check_workers as check_workers
 from laion_fmri.base.text import suggest_name
 from laion_fmri.dataset import PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
@@ -36,117 +34,21 @@ CONFIG, PYTHON, COMMAND = "config", "python", "command"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _check_nothing(_name: str, value: Any) -> Any:
-    return value
-
-
-def _check_switch(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InputTypeError(f"{name}={value!r} is neither True nor False")
-
-
-def _check_positive(unit: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"{name}={value!r} is not a number of {unit} above 0")
-    return float(value)
-
-
-def _check_file(name: str, value: Any) -> str:
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigError(f"{name}={value!r} is not the path of a file; write one, as in keys.tsv")
-    return str(Path(path).expanduser())
-
-
-def _check_words(_name: str, value: Any) -> tuple[str, ...]:
-    given = [value] if isinstance(value, str) else value
-    return tuple(str(word).removeprefix("ses-") for word in given)
-
-
-def _keep_values(_name: str, value: Any) -> Any:
-    """Return a filter's values for any number of readers: an iterator can be read only once."""
-    is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    return list(value) if is_many else value
-
-
-def check_workers(name: str, value: object) -> int:
-    """Return a number of workers that works; warn if it is not `value`.
-
-    What is not a number from 1 on becomes 1. The most is four for each CPU of this machine, since a
-    transfer mostly waits, and not less than 8.
-    """
-    cap = max(8, 4 * (os.cpu_count() or 1))
-    try:
-        wanted = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        wanted = 0
-    used = min(wanted, cap) if wanted > 0 else 1
-    if used != wanted:
-        expected = f"at most {cap} on this machine" if wanted > cap else "a whole number from 1 on"
-        text = f"{name}={value!r} should be {expected}; using {used}"
-        warnings.warn(text, UserWarning, stacklevel=4)
-    return used
-
-
-def _parse_count(word: str) -> int | str:
-    """Return the number that `word` is, or else the word, for :func:`check_workers`."""
-    try:
-        return int(word)
-    except ValueError:
-        return word
-
-
-class Kind(NamedTuple):
-    """What values an option has."""
-
-    schema: Mapping[str, Any]
-    type: str  # in the documentation of a function
-    words: str  # in the messages about a configuration
-    check: Callable[[str, Any], Any] = _check_nothing  # from an argument's name and value
-    metavar: str = "VALUE"
-    parse: Callable[[str], Any] = str  # from a word of a command line
-
-
-_TEXT = {"type": ["string", "null"], "minLength": 1}
-_NUMBER = {"type": ["number", "null"], "exclusiveMinimum": 0}
-_COUNT = {"type": "integer", "minimum": 1}
-_WORD = {"type": "string", "minLength": 1}
-_WORDS = {"type": ["array", "string", "null"], "items": {"type": "string"}}
-_VALUES = [_WORD, {"type": "array", "minItems": 1, "items": _WORD}]
-_MANY = "a string or a list of strings"
-
-SUBJECTS = Kind({"oneOf": _VALUES}, "str or list of str", _MANY, _keep_values, "SUBJECT")
-SWITCH = Kind({"type": "boolean"}, "bool", "true or false", _check_switch)
-SECONDS = Kind(
-    *(_NUMBER, "float", "a number above 0"),
-    *(functools.partial(_check_positive, "seconds"), "SECONDS", float),
-)
-RATE = SECONDS._replace(check=functools.partial(_check_positive, "MB/s"), metavar="MB/S")
-FOLDER = Kind(_TEXT, "path", "a path", metavar="DIR")
-FILE = Kind(_TEXT, "path", "a path", _check_file, "FILE")
-NAME = Kind(_TEXT, "str or path", "a string", metavar="NAME")
-COUNT = Kind(_COUNT, "int", "a whole number from 1 on")
-WORKERS = COUNT._replace(check=check_workers, metavar="N", parse=_parse_count)
-PLACE = Kind({"enum": ["submit-host", "cluster"]}, "str", '"submit-host" or "cluster"')
-WORDS = Kind(_WORDS, "list of str", "a list of strings", _check_words)
-
-
 class Option(NamedTuple):
     """What is said of an option; `argument` is its name in Python and on the command line."""
 
-    kind: Kind
+    kind: kinds.Kind
     help: str
     ways: tuple[str, ...]
     argument: str
 
 
 def option(
-    default: Any,
-    kind: Kind,
+    kind: kinds.Kind,
     text: str,
-    ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
+    default: Any = None,
     *,
+    ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
     argument: str = "",
 ) -> Any:
     """Return a field of :class:`Settings`, whose name is that of the argument by default."""
@@ -158,97 +60,100 @@ class Settings:
     """What a run was asked for, by any interface. Made by :func:`read_settings`."""
 
     subject: Values = option(
-        None,
-        SUBJECTS,
+        kinds.VALUES,
         'a subject ("sub-03" or "03"), a list of them, or "all"; in a pipeline also "none", for '
         "nothing but what its rules name",
     )
     #: The filters that are set, by name, as they were given.
     filters: Mapping[str, Values] = field(default_factory=dict)
     include_stimuli: bool = option(
-        False, SWITCH, "also fetch all of stimuli/; their licence has to be accepted once"
+        kinds.SWITCH, "also fetch all of stimuli/; their licence has to be accepted once", False
     )
     workers: int = option(
-        1, WORKERS, "aws s3 cp processes at once (default: 1)", (PYTHON, COMMAND), argument="n_jobs"
+        kinds.WORKERS,
+        "aws s3 cp processes at once (default: 1)",
+        1,
+        ways=(PYTHON, COMMAND),
+        argument="n_jobs",
     )
     data_dir: str | os.PathLike[str] | None = option(
-        None,
-        FOLDER,
+        kinds.FOLDER,
         "the folder for the files (default: $LAION_FMRI_DATA_DIR, else the choice that "
         "'laion-fmri config' has saved)",
     )
     dry_run: bool = option(
-        False, SWITCH, "show what would be fetched, and fetch nothing", (PYTHON, COMMAND)
+        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, ways=(PYTHON, COMMAND)
     )
     max_bandwidth: float | None = option(
-        None, RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
+        kinds.RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
     )
     stall_timeout: float = option(
-        60.0,
-        SECONDS,
+        kinds.SECONDS,
         "seconds without a byte after which a transfer is given up and tried again, twice "
         "(default: 60)",
+        60.0,
     )
-    space_check: bool = option(True, SWITCH, "refuse to begin what the disk has no room for")
+    space_check: bool = option(kinds.SWITCH, "refuse to begin what the disk has no room for", True)
     profile: str | os.PathLike[str] | None = option(
-        None,
-        NAME,
+        kinds.NAME,
         'send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
-        (PYTHON, COMMAND),
+        ways=(PYTHON, COMMAND),
     )
     manifest: str | None = option(
-        None,
-        FILE,
+        kinds.FILE,
         "fetch what this manifest names, in exactly these versions, and name what has changed; "
         'subject "all" and no filters is all of it',
     )
     save_manifest: str | None = option(
-        None, FILE, "keep what is selected in this file, as a manifest"
+        kinds.FILE, "keep what is selected in this file, as a manifest"
     )
     checksums: bool = option(
-        False,
-        SWITCH,
+        kinds.SWITCH,
         "add the SHA-256 of each complete file to the manifest that is kept, after the run",
-        (PYTHON, COMMAND),
+        False,
+        ways=(PYTHON, COMMAND),
     )
     fetch_on: str = option(
-        "submit-host",
-        PLACE,
+        kinds.PLACE,
         'where to fetch when a pipeline runs on a cluster: "submit-host", whose network the nodes '
         'may not have, or "cluster"',
-        (CONFIG,),
+        "submit-host",
+        ways=(CONFIG,),
     )
     fetch_workers: int = option(
-        4, COUNT, "how many aws processes then run at once on the submit host", (CONFIG,)
+        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, ways=(CONFIG,)
     )
     bucket: str | None = option(
-        None, NAME, "name of the bucket (default: $LAION_FMRI_BUCKET, else laion-fmri)", (CONFIG,)
+        kinds.NAME,
+        "name of the bucket (default: $LAION_FMRI_BUCKET, else laion-fmri)",
+        ways=(CONFIG,),
     )
-    region: str | None = option(None, NAME, "region of the bucket (default: us-west-2)", (CONFIG,))
+    region: str | None = option(
+        kinds.NAME, "region of the bucket (default: us-west-2)", ways=(CONFIG,)
+    )
     endpoint_url: str | None = option(
-        None,
-        NAME,
+        kinds.NAME,
         "a stand-in for S3 (default: $LAION_FMRI_ENDPOINT_URL, else S3 itself)",
-        (CONFIG,),
+        ways=(CONFIG,),
     )
     trees: tuple[str, ...] = option(
-        PUBLISHED.trees,
-        WORDS,
+        kinds.WORDS,
         "prefixes listed for each subject, with {subject} in them (default: derivatives and "
         "atlases)",
-        (CONFIG,),
+        PUBLISHED.trees,
+        ways=(CONFIG,),
     )
     held_out_sessions: tuple[str, ...] = option(
-        PUBLISHED.held_out_sessions,
-        WORDS,
+        kinds.WORDS,
         "sessions that the bucket lists but does not give out (default: ses-31 to ses-34)",
-        (CONFIG,),
+        PUBLISHED.held_out_sessions,
+        ways=(CONFIG,),
     )
     restricted_keys: tuple[str, ...] = option(
-        PUBLISHED.restricted_keys,
-        WORDS,
+        kinds.WORDS,
         "keys that need a data use agreement (default: the stimuli in one HDF5 file)",
-        (CONFIG,),
+        PUBLISHED.restricted_keys,
+        ways=(CONFIG,),
     )
 
     @property
@@ -287,7 +192,7 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         if given.get(name) is not None
     }
     filters = {name: given[name] for name in FILTERS if given.get(name) is not None}
-    values["filters"] = {name: _keep_values(name, value) for name, value in filters.items()}
+    values["filters"] = {name: kinds.VALUES.check(name, value) for name, value in filters.items()}
     if values.get("checksums") and not values.get("save_manifest"):
         raise ConfigError("checksums are written to a manifest; name one with save_manifest")
     return Settings(**values)
@@ -338,8 +243,10 @@ def make_schema() -> dict[str, Any]:
         name: {**this.kind.schema, "description": f"{this.kind.words}: {this.help}"}
         for name, (this, _) in list_options(CONFIG).items()
     }
-    values = {"oneOf": [{"type": "null"}, *_VALUES]}
-    filters = {name: {**values, "description": f"{_MANY}: {HELP[name]}"} for name in FILTERS}
+    values = {"oneOf": [{"type": "null"}, *kinds.VALUES.schema["oneOf"]]}
+    filters = {
+        name: {**values, "description": f"{kinds.VALUES.words}: {HELP[name]}"} for name in FILTERS
+    }
     return {
         "type": "object",
         "required": ["subject"],
@@ -372,11 +279,9 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
 
     A filter among `names` has no docs of its own; the function describes them all.
     """
-    known = list_options(PYTHON)
-    texts = [
-        f"    {name} : {this.kind.type}, optional\n        {this.help}."
-        for name, (this, _) in ((name, known[name]) for name in names if name in known)
-    ]
+    options = list_options(PYTHON)
+    known = {name: options[name] for name in names if name in options}
+    texts = [f"    {n} : {o.kind.type}, optional\n        {o.help}." for n, (o, _) in known.items()]
 
     def decorate(function: _Function) -> _Function:
         signature = inspect.signature(function)
