@@ -35,12 +35,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
-    """What is said of an option; `argument` is its name in Python and on the command line."""
+    """An option: its values, its help, and the interfaces that know it."""
 
     kind: kinds.Kind
     help: str
     ways: tuple[str, ...]
-    argument: str
 
 
 def option(
@@ -49,10 +48,9 @@ def option(
     default: Any = None,
     *,
     ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
-    argument: str = "",
 ) -> Any:
-    """Return a field of :class:`Settings`, whose name is that of the argument by default."""
-    return field(default=default, metadata={"option": Option(kind, text, ways, argument)})
+    """Return a field of :class:`Settings`."""
+    return field(default=default, metadata={"option": Option(kind, text, ways)})
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,6 @@ class Settings:
         "aws s3 cp processes at once (default: 1)",
         1,
         ways=(PYTHON, COMMAND),
-        argument="n_jobs",
     )
     data_dir: str | os.PathLike[str] | None = option(
         kinds.FOLDER,
@@ -162,16 +159,13 @@ class Settings:
         return Facts(self.trees, self.held_out_sessions, self.restricted_keys)
 
 
-#: The field of each option, by argument.
-_FIELDS = {
-    item.metadata["option"].argument or item.name: item
-    for item in fields(Settings)
-    if "option" in item.metadata
-}
+#: The field of each option, by its name in Python and on the command line.
+_FIELDS = {item.name: item for item in fields(Settings) if item.metadata}
+_FIELDS["n_jobs"] = _FIELDS.pop("workers")
 
 
 def list_options(way: str) -> dict[str, tuple[Option, Any]]:
-    """Return argument -> option and default, of those that an interface knows."""
+    """Return name -> option and default, of those that an interface knows."""
     found = {name: (item.metadata["option"], item.default) for name, item in _FIELDS.items()}
     return {name: (this, default) for name, (this, default) in found.items() if way in this.ways}
 
@@ -179,12 +173,7 @@ def list_options(way: str) -> dict[str, tuple[Option, Any]]:
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Return the settings that arguments make; None, and what is absent, is the default.
 
-    Raises
-    ------
-    ConfigError
-        If a number is not above 0, a file is not a path, or checksums have no manifest.
-    InputTypeError
-        If a switch is neither True nor False.
+    Raises ConfigError or InputTypeError for a value that is not valid.
     """
     values: dict[str, Any] = {
         item.name: item.metadata["option"].kind.check(name, given[name])
@@ -223,10 +212,7 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
 def read_config(config: Mapping[str, Any]) -> Settings:
     """Return the settings that the configuration of a workflow makes.
 
-    Raises
-    ------
-    ConfigError
-        One line: each key that is wrong, its value, what was expected, and what to write instead.
+    The ConfigError names each key that is wrong, its value, and what was expected, in one line.
     """
     import jsonschema
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
@@ -73,17 +74,15 @@ class Bucket:
         """List the objects under `prefix`, or with ``deep=False`` those directly in it.
 
         Folder markers (keys that end in ``/``) are left out, and so is a key that is listed again.
-
-        Raises
-        ------
-        BucketError
-            If the bucket cannot be reached, does not exist, refuses the listing, or if the answer
-            is not a listing or one without an end.
+        Raises BucketError if the answer is not a complete listing.
         """
-        for page in self._pages(prefix, deep):
-            for item in page:
+        try:
+            for item in chain.from_iterable(self._pages(prefix, deep)):
                 if not item.get("Key", "/").endswith("/"):
-                    yield self._read_object(item)
+                    etag = item["ETag"].strip('"')
+                    yield ListedObject(item["Key"], item["Size"], etag, item["LastModified"])
+        except KeyError as error:
+            raise self._explain(error) from error
 
     def list_many(self, prefixes: Iterable[tuple[str, bool]]) -> list[list[ListedObject]]:
         """List several prefixes at once; each comes with whether it is listed ``deep``."""
@@ -94,8 +93,7 @@ class Bucket:
         """List the names of the folders directly under `prefix`, sorted."""
         return sorted(
             item["Prefix"][len(prefix) : -1]
-            for page in self._pages(prefix, deep=False)
-            for item in page
+            for item in chain.from_iterable(self._pages(prefix, deep=False))
             if "Prefix" in item
         )
 
@@ -145,23 +143,21 @@ class Bucket:
             tokens.add(token)
             where["ContinuationToken"] = token
 
-    def _ask(self, where: Mapping[str, str]) -> dict[str, Any]:
-        """Return one page of a listing; ask again for what may pass."""
+    def _ask(self, where: Mapping[str, str], rounds: int = ROUNDS) -> dict[str, Any]:
+        """Return one page of a listing; ask again after an error that may pass."""
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
         from botocore.parsers import ResponseParserError
 
         passing = (ClientError, ConnectionClosedError, ResponseParserError, NoListingError)
-        for left in reversed(range(ROUNDS)):
-            try:
-                client = get_client(self.region, self.endpoint_url)
-                page: dict[str, Any] = client.list_objects_v2(**where)
-                return page
-            except passing as error:
-                if left == 0 or (isinstance(error, ClientError) and _read_status(error) < 500):
-                    raise self._explain(error) from error
-            except (BotoCoreError, ValueError, KeyError) as error:
+        try:
+            client = get_client(self.region, self.endpoint_url)
+            page: dict[str, Any] = client.list_objects_v2(**where)
+            return page
+        except (*passing, BotoCoreError, ValueError, KeyError) as error:
+            is_final = isinstance(error, ClientError) and _read_status(error) < 500
+            if rounds == 1 or is_final or not isinstance(error, passing):
                 raise self._explain(error) from error
-        raise AssertionError("the last round returns or raises")
+        return self._ask(where, rounds - 1)
 
     def _explain(self, error: Exception) -> BucketError:
         from botocore.exceptions import ClientError, SSLError
@@ -188,14 +184,6 @@ class Bucket:
                 "to the file of its certificates"
             )
         return BucketError(f"{self} cannot be listed: {reason}; {advice}")
-
-    def _read_object(self, item: Mapping[str, Any]) -> ListedObject:
-        try:
-            return ListedObject(
-                item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"]
-            )
-        except KeyError as error:
-            raise self._explain(error) from error
 
 
 def _read_status(error: Any) -> int:

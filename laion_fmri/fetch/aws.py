@@ -38,6 +38,8 @@ FINAL = {"403": DENIED, "AccessDenied": DENIED, "404": GONE, "NoSuchKey": GONE}
 _ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 #: What aws makes of answers that are not S3's: one without the headers of an object, or a redirect.
 _NOT_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
+#: aws says this where the file system takes no times; then those of files mean nothing.
+NO_TIMES = "unable to update the last modified time"
 PAGE = (
     "an HTML page arrived in its place; is there a login page (captive portal) in between? "
     "Sign in with a browser, or try from another network"
@@ -153,8 +155,3 @@ def read_disk_error(messages: str, names: Iterable[str]) -> str | None:
         messages = messages.replace(name, "")
     said = _DISK_ERROR.search(messages)
     return os.strerror(int(said[1])) if said else None
-
-
-def cannot_set_times(messages: str) -> bool:
-    """Whether aws says that the file system takes no times, so that those of files mean nothing."""
-    return "unable to update the last modified time" in messages.replace("\n", " ")

@@ -127,7 +127,7 @@ class Transfer:
             if not self.wanted:
                 return
             messages = self._run_aws()
-            times_count = not aws.cannot_set_times(messages)
+            times_count = aws.NO_TIMES not in messages.replace("\n", " ")
             self._collect(times_count=times_count)
             if said := aws.read_disk_error(messages, self.names.values()):
                 self._stop_run(said)

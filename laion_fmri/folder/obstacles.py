@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from unicodedata import normalize
 
@@ -110,6 +109,7 @@ class Obstacles:
     def __init__(self, data_dir: str | None = None) -> None:
         self._top = None if data_dir is None else data_dir.rstrip("/")
         self._real = None if data_dir is None else os.path.realpath(data_dir or "/").rstrip("/")
+        self._longest = os.pathconf("/", "PC_PATH_MAX")  # in bytes, with the NUL
         self._folders: dict[str, str | None] = {}
 
     def find(self, path: str) -> str | None:
@@ -117,8 +117,7 @@ class Obstacles:
 
         Nothing that is in the way is ours to remove.
         """
-        length = len(os.fsencode(path)) + STAGING
-        if length > _find_longest_path():
+        if len(os.fsencode(path)) + STAGING > self._longest:
             return f"the path {path} is too long for this system; choose a shorter data directory"
         if obstacle := self._find_in_folder(os.path.dirname(path)):  # noqa: PTH120 - for each key
             return obstacle
@@ -162,9 +161,3 @@ class Obstacles:
             f"the folder {folder} is a link that leads out of the data directory, to {real}; "
             "nothing is written through it: replace it with a folder"
         )
-
-
-@lru_cache(maxsize=1)
-def _find_longest_path() -> int:
-    """Return the bytes that a path can have here, its NUL included."""
-    return os.pathconf("/", "PC_PATH_MAX")
