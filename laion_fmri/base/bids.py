@@ -49,23 +49,16 @@ def parse_key(key: str) -> Parsed:
     """
     directory, _, name = key.rpartition("/")
     stem, _, extension = name.partition(".")
-    found: dict[str, str | None] = dict(_directory_entities(directory))
-    _read_entities(stem, found)
-    found["suffix"] = stem.rpartition("_")[2] or None
-    found["extension"] = extension or None
-    return Parsed._make(map(found.get, HELP))
+    found = {**_read_directory(directory), **_read_entities(stem)}
+    found["suffix"] = stem.rpartition("_")[2]
+    found["extension"] = extension
+    return Parsed._make(found.get(name) or None for name in HELP)
 
 
-@lru_cache(maxsize=4096)  # thousands of keys share a few hundred directories
-def _directory_entities(directory: str) -> tuple[tuple[str, str | None], ...]:
-    found: dict[str, str | None] = {}
-    for part in directory.split("/"):
-        _read_entities(part, found)
-    return tuple(found.items())
+def _read_entities(text: str) -> dict[str, str]:
+    tokens = [token.partition("-") for token in text.replace("/", "_").split("_")]
+    return {entity: value for entity, _, value in tokens if value and entity in ENTITIES}
 
 
-def _read_entities(text: str, found: dict[str, str | None]) -> None:
-    for token in text.split("_"):
-        entity, _, value = token.partition("-")
-        if value and entity in ENTITIES:
-            found[entity] = value
+#: Thousands of keys share a few hundred directories.
+_read_directory = lru_cache(maxsize=4096)(_read_entities)

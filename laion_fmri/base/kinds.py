@@ -49,12 +49,8 @@ def _check_values(_name: str, value: Any) -> Any:
 
 
 def check_workers(name: str, value: object) -> int:
-    """Return a number of workers that works; warn if it is not `value`.
-
-    What is not a number from 1 on becomes 1. The most is four for each CPU of this machine, since a
-    transfer mostly waits, and not less than 8.
-    """
-    cap = max(8, 4 * (os.cpu_count() or 1))
+    """Return `value`, or with a warning 1 if it is not a number from 1 on, or the most allowed."""
+    cap = max(8, 4 * (os.cpu_count() or 1))  # a transfer mostly waits
     try:
         wanted = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:

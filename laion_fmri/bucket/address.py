@@ -39,13 +39,11 @@ RULES = {
 
 
 def check_address(setting: str, value: object) -> str:
-    """Return the `value` of a bucket, region or endpoint_url, or raise ConfigError.
-
-    An endpoint with a user is not repeated in the message, since it may hold a password.
-    """
+    """Return the `value` of a bucket, region or endpoint_url, or raise ConfigError."""
     pattern, expected, where = RULES[setting]
     if isinstance(value, str) and re.fullmatch(pattern, value):
         return value
+    # An endpoint with a user may hold a password.
     is_secret = setting == "endpoint_url" and "@" in str(value)
     shown = setting if is_secret else f"{setting} {value!r}"
     raise ConfigError(

@@ -55,10 +55,7 @@ def get_client(region: str, endpoint_url: str | None) -> Any:
 
 @contextmanager
 def pause_collector() -> Iterator[None]:
-    """Save a fifth of the time or more where many objects are made and no garbage.
-
-    The collector would look at all of them again and again.
-    """
+    """Save a fifth of the time or more where many objects are made and no garbage."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -37,7 +37,7 @@ GONE = ("failed", "no longer in the bucket (404)")
 FINAL = {"403": DENIED, "AccessDenied": DENIED, "404": GONE, "NoSuchKey": GONE}
 _ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 #: What aws makes of answers that are not S3's: one without the headers of an object, or a redirect.
-_NOT_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
+NOT_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
 #: aws says this where the file system takes no times; then those of files mean nothing.
 NO_TIMES = "unable to update the last modified time"
 PAGE = (
@@ -70,11 +70,8 @@ def find_aws_command() -> str:
 
 
 def make_config(connections: int, max_bandwidth: int | None, *, is_mirror: bool) -> str:
-    """Return aws's configuration file, for a limit in bytes per second.
-
-    A mirror, which stands in for S3, may know buckets by path alone.
-    """
-    style = "path" if is_mirror else "auto"
+    """Return aws's configuration file, for a limit in bytes per second."""
+    style = "path" if is_mirror else "auto"  # a stand-in for S3 may know buckets by path alone
     config = CONFIG.format(connections=connections, part=PART, style=style)
     if max_bandwidth:  # aws takes whole units of 1024 bytes
         config += f"  max_bandwidth = {max(1, max_bandwidth // 1024)}KB/s\n"
@@ -139,18 +136,11 @@ def read_refusal(line: str, key: str) -> tuple[str, str] | None:
     return FINAL.get(said[1]) if said else None
 
 
-def explain(line: str) -> str:
-    """Return a `line` of aws's, explained where it does not say what has happened."""
-    return f"{PAGE} ({line})" if _NOT_S3.search(line) else line
-
-
 def read_disk_error(messages: str, names: Iterable[str]) -> str | None:
-    """Return the system's message if aws could not write because of the disk.
-
-    `names` are those of the objects, which may look like anything.
-    """
+    """Return the system's message if aws could not write because of the disk."""
     if not _DISK_ERROR.search(messages):
         return None
+    # The names of the objects may look like anything, so also like this error.
     for name in sorted(names, key=len, reverse=True):
         messages = messages.replace(name, "")
     said = _DISK_ERROR.search(messages)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from laion_fmri.fetch.aws import make_environment
 TICK = 0.5
 #: More seconds that aws has for its first byte: its start can take that long on a busy machine.
 START = 5.0
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: Lets the kernel end aws if this process is killed: PR_SET_PDEATHSIG, see prctl(2), only on Linux.
+_DIE_WITH_PARENT = (
+    partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL) if sys.platform == "linux" else None
+)
 
 
 def run_aws(
@@ -41,7 +44,7 @@ def run_aws(
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
                 stderr=messages,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_DIE_WITH_PARENT,
             )
         except OSError as error:
             return f"the AWS CLI {command[0]} cannot be started: {error.strerror}"
@@ -83,9 +86,3 @@ def _wait_for(
         elif time.monotonic() - heard > stall_timeout:
             return True
     return False
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end aws if this process is killed, where the kernel can (Linux)."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)

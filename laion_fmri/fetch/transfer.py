@@ -48,12 +48,8 @@ def main(argv: list[str]) -> int:
         # Under nohup a hang-up stays ignored. An interrupt does not, even if a shell that started
         # the workflow in the background ignores it: stopping the workflow stops its transfers.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     return Transfer(JobSpec.from_json(text), argv[argv.index("--") + 1 :]).run()
-
-
-def _stop(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 class Transfer:
@@ -151,13 +147,11 @@ class Transfer:
         return run_aws([*self.aws, *what], config, self.spec.stall_timeout, self._look)
 
     def _look(self, messages: str) -> object:
-        """Move what has arrived; return what changes with each byte, or None to end aws.
-
-        On a full disk aws would still ask for every other object, so its `messages` count.
-        """
+        """Move what has arrived; return what changes with each byte, or None to end aws."""
         self._check_orders()
         if self.job.prefix is not None:
             self._collect()
+        # On a full disk aws would still ask for every other object.
         if not self.wanted or aws.read_disk_error(messages, self.names.values()):
             return None
         found = []
@@ -186,10 +180,8 @@ class Transfer:
         return {self.job.prefix + file.relative_to(top).as_posix(): file for file in files}
 
     def _collect(self, *, times_count: bool = True) -> None:
-        """Move the staged files that are what was listed into place.
-
-        aws renames each when it is complete, and then gives it the time of its object.
-        """
+        """Move the staged files that are what was listed into place."""
+        # aws renames each when it is complete, and then gives it the time of its object.
         for key, staged in self._list_staged().items():
             with contextlib.suppress(FileNotFoundError):
                 if key in self.wanted and not self._find_flaw(key, staged, times_count)[0]:
@@ -239,7 +231,8 @@ class Transfer:
             elif refusal := aws.read_refusal(line, key):
                 self._settle(key, *refusal)
             elif line:
-                self.unsettled[key] = aws.explain(line)
+                is_from_s3 = not aws.NOT_S3.search(line)
+                self.unsettled[key] = line if is_from_s3 else f"{aws.PAGE} ({line})"
             elif self.unsettled[key] == UNLISTED:
                 self._settle(key, *aws.GONE)
             else:
@@ -305,12 +298,10 @@ class Transfer:
 
 
 def _has_page(key: str, staged: Path) -> bool:
-    """Whether one of the requests for an object was answered by an HTML page instead.
-
-    aws takes any answer of status 200 for the part that it has asked for, whatever its length.
-    """
+    """Whether one of the requests for an object was answered by an HTML page instead."""
     if key.endswith((".html", ".htm")):
         return False
+    # aws takes any answer of status 200 for the part that it has asked for, whatever its length.
     with staged.open("rb", buffering=0) as file:
         for start in range(0, staged.stat().st_size, aws.PART):
             beginning = os.pread(file.fileno(), 512, start).lstrip().lower()

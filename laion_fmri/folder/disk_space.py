@@ -20,26 +20,17 @@ def count_free_bytes(path: StrPath) -> int:
 
 
 def check_room(path: StrPath, sizes: Sequence[int]) -> None:
-    """Raise NoSpaceError if the disk of `path` cannot take files of `sizes` (bytes).
-
-    Free inodes count as well, on a file system that counts them.
-    """
-    needed, free = sum(sizes), count_free_bytes(path)
-    disk = os.statvfs(path)
+    """Raise NoSpaceError if the disk of `path` cannot take files of `sizes` (bytes)."""
+    needed, free, disk = sum(sizes), count_free_bytes(path), os.statvfs(path)
+    where = f"are to be fetched, and the disk of {path} has room for"
+    advice = "select less, or go on anyway with --no-space-check (space_check)"
     if needed > free:
-        problem = (
-            f"{needed:,} bytes are to be fetched, and the disk of {path} has room for {free:,}; "
-            "make room, select less"
-        )
+        raise NoSpaceError(f"{needed:,} bytes {where} {free:,}; make room, {advice}")
     # A file system that makes inodes as they are needed counts none.
-    elif disk.f_files and len(sizes) > disk.f_favail:
-        problem = (
-            f"{len(sizes):,} files are to be fetched, and the disk of {path} has room for "
-            f"{disk.f_favail:,} (inodes); remove some, select less"
+    if disk.f_files and len(sizes) > disk.f_favail:
+        raise NoSpaceError(
+            f"{len(sizes):,} files {where} {disk.f_favail:,} (inodes); remove some, {advice}"
         )
-    else:
-        return
-    raise NoSpaceError(f"{problem}, or go on anyway with --no-space-check (space_check)")
 
 
 def explain_full_disk(

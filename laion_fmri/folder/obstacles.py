@@ -86,10 +86,8 @@ def find_conflicts(listed: Iterable[str]) -> dict[str, str]:
 
 
 def fold(name: str) -> str:
-    """Return the one form of all names that are the same for some disk.
-
-    A canonical caseless match, definition D145 in chapter 3.13 of the Unicode Standard.
-    """
+    """Return the one form of all names that are the same for some disk."""
+    # A canonical caseless match, definition D145 in chapter 3.13 of the Unicode Standard.
     if name.isascii():
         return name.lower()
     return normalize("NFD", normalize("NFD", name).casefold())
@@ -101,10 +99,7 @@ def find_obstacle(path: str, data_dir: str | None = None) -> str | None:
 
 
 class Obstacles:
-    """A data directory as it is on disk; looks at each of its folders once.
-
-    It may be a link itself. Without it, a link that leads out of it cannot be told from others.
-    """
+    """A data directory, which may be a link; looks at each of its folders once."""
 
     def __init__(self, data_dir: str | None = None) -> None:
         self._top = None if data_dir is None else data_dir.rstrip("/")
@@ -113,10 +108,7 @@ class Obstacles:
         self._folders: dict[str, str | None] = {}
 
     def find(self, path: str) -> str | None:
-        """Say what has to be moved away before a file can be at `path`; None if nothing.
-
-        Nothing that is in the way is ours to remove.
-        """
+        """Say what the user has to move away before a file can be at `path`; None if nothing."""
         if len(os.fsencode(path)) + STAGING > self._longest:
             return f"the path {path} is too long for this system; choose a shorter data directory"
         if obstacle := self._find_in_folder(os.path.dirname(path)):  # noqa: PTH120 - for each key

@@ -56,8 +56,6 @@ def _is_held(sign: Path) -> bool:
         with sign.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             sign.unlink()
-    except BlockingIOError:
-        return True
-    except OSError:  # gone, of another user's, or on a file system that knows no locks
-        return False
+    except OSError as error:  # else: gone, of another user's, or on a file system without locks
+        return isinstance(error, BlockingIOError)
     return False
