@@ -111,29 +111,26 @@ def join_usage(parser: argparse.ArgumentParser) -> str:
 
 
 def make_configuration_page() -> str:
-    """Describe every key of the workflow's configuration, as its schema does."""
-    import yaml
+    """Describe every key of the workflow's configuration, as its settings do."""
+    from laion_fmri.settings import make_schema, read_settings
 
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    schema, defaults = make_schema(), read_settings({})
     parts = [
         "# Configuration\n",
         "What `config/config.yaml` in a clone and `config:` of a `module` may hold. Quote every "
         "value: YAML makes the number 1 of an unquoted `01`. Each key is also an argument or an "
         "option where it makes sense there.\n",
-        "| key | meaning | type | default |\n| --- | --- | --- | --- |",
+        "| key | meaning | default |\n| --- | --- | --- |",
     ]
     for name, rule in schema["properties"].items():
-        text = " ".join(rule["description"].split())
-        default = (
-            f"`{json.dumps(rule['default'])}`" if name not in schema["required"] else "required"
-        )
-        kind = describe_type(rule, schema["$defs"])
-        parts.append(f"| `{name}` | {escape(text)} | {kind} | {default} |")
+        default = getattr(defaults, name, None)
+        shown = ", ".join(default) if isinstance(default, tuple) else json.dumps(default)
+        shown = "required" if name in schema["required"] else f"`{shown}`"
+        parts.append(f"| `{name}` | {escape(rule['description'])} | {shown} |")
     parts += [
         "",
         "A default of `null` stands for what the meaning says. This page is made from "
-        "`workflow/schemas/config.schema.yaml`, which the workflow checks each configuration "
-        "against.\n",
+        "`laion_fmri/settings.py`, which each configuration is checked against.\n",
         "## Environment\n",
         "| variable | meaning |\n| --- | --- |",
         "| `LAION_FMRI_DATA_DIR` | the data directory, instead of the saved choice |",
@@ -144,18 +141,6 @@ def make_configuration_page() -> str:
         "",
     ]
     return "\n".join(parts)
-
-
-def describe_type(rule: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """Say in words which values a rule of the schema lets pass."""
-    if "$ref" in rule:
-        rule = definitions[rule["$ref"].rpartition("/")[2]]
-    if "enum" in rule:
-        return " or ".join(f"`{value}`" for value in rule["enum"])
-    kinds = rule.get("type") or [alternative["type"] for alternative in rule["oneOf"]]
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    words = {"array": "list of strings", "boolean": "true or false", "integer": "whole number"}
-    return " or ".join(words.get(kind, kind) for kind in kinds if kind != "null")
 
 
 def sentence(text: str) -> str:

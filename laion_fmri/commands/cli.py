@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_where: say(f"warning: {message}")
         previous = {
-            number: signal.signal(number, _interrupt)
+            number: signal.signal(number, signal.default_int_handler)
             for number in (signal.SIGTERM, signal.SIGHUP)
             if signal.getsignal(number) != signal.SIG_IGN  # nohup: meant to outlive its terminal
         }
@@ -70,11 +70,3 @@ def make_parser() -> argparse.ArgumentParser:
     for module in (browse, status, download, verify, remove, settings, completion):
         module.add(commands)
     return parser
-
-
-def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
-    say(f"warning: {message}")
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt

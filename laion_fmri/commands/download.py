@@ -5,72 +5,52 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.base.text import format_size
-from laion_fmri.commands.output import (
-    DONE,
-    FAILED,
-    add_command,
-    add_filters,
-    add_options,
-    ask,
-    be_quiet,
-    print_table,
-    read_arguments,
-    say,
-)
-from laion_fmri.commands.overview import (
-    describe_plan,
-    describe_room,
-    format_total,
-    make_plan,
-    suggest_next,
-    summarize,
-)
+from laion_fmri import dataset
+from laion_fmri.base.text import format_seconds, format_size
+from laion_fmri.commands import output
 from laion_fmri.errors import LicenseNotAcceptedError, list_some
+from laion_fmri.selection.overview import by_session, name_sessions
 from laion_fmri.settings import COMMAND, list_options, spell_command
 
 if TYPE_CHECKING:
     from laion_fmri.run.report import Report
     from laion_fmri.run.run import Run
+    from laion_fmri.selection.table import Row
 
-#: Files that are named one by one when they have failed for the same reason.
+#: Files that are named one by one, at most, if they have failed for the same reason.
 MANY = 10
-#: Files that a dry run names on a terminal.
+#: Files that a dry run names on a terminal, at most.
 NAMED = 20
 
 
 def add(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
-    download = add_command(commands, "download", _run_download, "fetch what the filters select")
-    download.epilog = (
+    epilog = (
         "example: laion-fmri download --subject sub-03 --ses ses-01 averages "
         "--desc SingletrialBetas --extension nii.gz --n-jobs 4. "
         "The values of one filter are alternatives, and all filters have to pass; a file that does "
-        "not carry an entity passes, except for --ses. Values are exact; a bare value and a full "
-        "token (01, ses-01) are the same. Sizes are in decimal units: 1 MB is 1,000,000 bytes. "
+        "not carry an entity passes a filter on it, except for --ses. Values are exact; a bare "
+        f"value and a full token (01, ses-01) are the same. {output.UNITS}. "
         "Exit status: 0 done, 1 some files failed, 2 bad usage or nothing matched, 130 interrupted."
     )
-    add_filters(
-        download,
-        "sub-03, 03, or all; required, but for --manifest, of which it is all by default",
-        "also fetch all of stimuli/",
-    )
+    text = "fetch what the filters select"
+    download = output.add_command(commands, "download", _run_download, text, epilog)
+    subjects = "sub-03, 03, or all; required without --manifest, and with it all by default"
+    output.add_filters(download, subjects, "also fetch all of stimuli/")
     names = [name for name in list_options(COMMAND) if name not in ("subject", "include_stimuli")]
-    add_options(download, *names)
-    download.add_argument(
-        "--quiet", action="store_true", help="print nothing but warnings and errors"
-    )
+    output.add_options(download, *names)
+    download.add_argument("--quiet", action="store_true", help="print only warnings and errors")
 
 
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.run.run import Run
 
-    settings = read_arguments(arguments)
+    settings = output.read_arguments(arguments)
     if settings.subject is None:
         if settings.manifest is None:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
@@ -89,72 +69,145 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
     for text in run.table.warnings:
-        warnings.warn(text, UserWarning, stacklevel=2)
-    tell: Callable[[str], object] = be_quiet if quiet else print
+        output.say(f"warning: {text}")
+    write: Callable[[str], object] = output.be_quiet if quiet else print
     for text in run.table.notes:
-        tell(text)
+        write(text)
     if not quiet:
-        _show_plan(run)
+        _print_plan(run)
     if run.settings.dry_run:
         run.finish(run.fetch())
-        return DONE
+        return output.DONE
     started = time.monotonic()
     report = run.fetch(None if quiet else show_progress)
     seconds = time.monotonic() - started
     if run.settings.checksums:
-        tell(f"taking the SHA-256 of {len(report.rows):,} files, {format_total(report.rows)}")
+        write(f"computing the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
     report = run.finish(report)
-    tell(summarize(report, seconds))
-    _tell_failures(report)
-    if any(row.key not in run.table.obstacles for row, _ in report.failures()):
-        say(suggest_next(report))
+    write(_summarize(report, seconds))
     if report.failures():
-        return FAILED
+        _print_failures(report, run.table.obstacles)
+        return output.FAILED
     if "fetched" in report.outcomes:
-        tell(f"to check their content: {spell_command('verify', run.settings)}")
-    return DONE
+        write(f"to check their content: {spell_command('verify', run.settings)}")
+    return output.DONE
 
 
-def _show_plan(run: Run) -> None:
-    """Show what is selected, here, and to be fetched; what is missing by name in a dry run."""
-    wanted = run.table.incomplete()
+def _print_plan(run: Run) -> None:
+    """Print what is selected, here, and to be fetched; the files by name in a dry run."""
+    from laion_fmri.folder.disk_space import count_free_bytes
+
+    missing = run.table.incomplete()
     if run.settings.dry_run:
         # All of them for a program that reads them; a screen is for the table below.
-        shown = wanted[:NAMED] if sys.stdout.isatty() else wanted
+        shown = missing[:NAMED] if sys.stdout.isatty() else missing
         for row in shown:
             obstacle = run.table.obstacles.get(row.key)
             print(f"  {row.key} ({obstacle or f'{row.status}, {format_size(row.size)}'})")
-        if len(shown) < len(wanted):
-            print(f"  and {len(wanted) - len(shown):,} more; add '| less' to see all of them")
-    if wanted:
-        print_table(make_plan(run.table.rows))
-    print(describe_plan(run))
-    if wanted:
-        print(describe_room(run), flush=True)
+        if len(shown) < len(missing):
+            print(f"  and {len(missing) - len(shown):,} more; add '| less' to see all of them")
+    if missing:
+        _print_table(run.table.rows)
+    files, size, here, to_fetch, left = _count(run.table.rows)
+    partial = sum(row.status == "partial" for row in missing)
+    again = f" ({partial:,} of them partial)" if partial else ""
+    plan = f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}"
+    print(f"{plan}, into {run.data_dir}")
+    if missing:
+        free = format_size(count_free_bytes(run.data_dir))
+        print(f"free on that disk: {free}", flush=True)
 
 
-def _tell_failures(report: Report) -> None:
-    """Name each file that is not in place, or many at once if they share their reason."""
+def _print_failures(report: Report, obstacles: Collection[str]) -> None:
+    """Name each file that is not in place, many of the same reason at once; say what to do."""
     by_reason: dict[str, list[str]] = {}
     for row, reason in report.failures():
         by_reason.setdefault(reason, []).append(row.key)
     for reason, keys in by_reason.items():
         if len(keys) > MANY:
-            say(f"error: {len(keys):,} files: {reason}: {list_some(keys, MANY)}")
+            output.say(f"error: {len(keys):,} files: {reason}: {list_some(keys, MANY)}")
         else:
             for key in keys:
-                say(f"error: {key}: {reason}")
+                output.say(f"error: {key}: {reason}")
+    if all(row.key in obstacles for row, _ in report.failures()):
+        return  # the same command would fail again
+    advice = "run the same command again to fetch what is missing"
+    if "failed" not in report.outcomes:
+        advice = f"ask for access to denied files at {dataset.REQUEST_URL}"
+    output.say(f"{advice}; the log is {report.log}" if report.log else advice)
 
 
 def _ask_for_licence(data_dir: str | None) -> bool:
     """Ask on a terminal whether the licence of the stimuli is accepted; record a yes."""
-    from laion_fmri import dataset
     from laion_fmri.folder.licences import accept_licenses
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    say(dataset.STIMULI_LICENSE)
-    if not ask("Do you accept?"):
-        return False
-    accept_licenses(include_stimuli=True, data_dir=data_dir)
-    return True
+    output.say(dataset.STIMULI_LICENSE)
+    is_accepted = output.ask("Do you accept?")
+    if is_accepted:
+        accept_licenses(include_stimuli=True, data_dir=data_dir)
+    return is_accepted
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    """Print what is here and what is to be fetched, by group."""
+    from rich import box
+    from rich.table import Column
+
+    plan = output.make_table(
+        (Column("subject", no_wrap=True), "sessions"),
+        ("files", "size", "here", "to fetch", "size"),
+        no_wrap=True,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    groups = group_rows(rows)
+    for subject, sessions, group in groups:
+        plan.add_row(subject, sessions, *_count(group))
+    if len(groups) > 1:
+        plan.add_section()
+        plan.add_row("all", "", *_count(rows), style="bold")
+    output.open_console().print(plan)
+
+
+def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
+    """Return subject, sessions and rows of each line: by session if there is only one subject."""
+    places = by_session(rows)
+    is_single = len({place.sub for place in places if place.sub is not None}) == 1
+    groups = []
+    for _, group in groupby(places, key=lambda place: place if is_single else place.subject):
+        some = list(group)
+        sessions = name_sessions(place.ses for place in some if place.sub is not None)
+        groups.append((some[0].subject, sessions, [row for p in some for row in places[p]]))
+    return groups
+
+
+def _count(rows: Sequence[Row]) -> list[str]:
+    """Return the files and bytes of `rows`, the files here, and the files and bytes to fetch."""
+    missing = [row for row in rows if row.status != "complete"]
+    return [
+        f"{len(rows):,}",
+        _format_total(rows),
+        f"{len(rows) - len(missing):,}",
+        f"{len(missing):,}",
+        _format_total(missing),
+    ]
+
+
+def _summarize(report: Report, seconds: float) -> str:
+    """Say in one line what a run has done, in how many seconds."""
+    fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
+    failures = report.failures()
+    if not fetched and not failures:
+        return "nothing to do: everything is here"
+    done = f"fetched {len(fetched):,} files, {_format_total(fetched)} in {format_seconds(seconds)}"
+    rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
+    failed = f", {len(failures):,} failed" if failures else ""
+    return f"{done} ({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
+
+
+def _format_total(rows: Iterable[Row]) -> str:
+    """Return the bytes of all `rows`, readably."""
+    return format_size(sum(row.size for row in rows))

@@ -1,11 +1,12 @@
-"""What the commands share: their exit status, their options, and how they speak."""
+"""What the commands share: their exit status, their options, and how they print."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +15,26 @@ from laion_fmri.settings import COMMAND, Settings, list_options, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Column, Table
 
 #: Exit status of the command.
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-#: Columns into a pipe: a wide line is easier to cut than a folded one to join.
+#: For the help of a command.
+ALL_SUBJECTS = "sub-03, 03, or all (default: all)"
+UNITS = "Sizes are in decimal units: 1 MB is 1,000,000 bytes"
+#: Columns of a pipe: a wide line is easier to cut than a folded one to join.
 PIPE_COLUMNS = 200
 #: Longest label that is written out in a heading or a row; a session has two digits.
 LONGEST = 12
 
 
 def add_command(
-    commands: Any, name: str, run: Callable[..., int], text: str
+    commands: Any, name: str, run: Callable[..., int], text: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     """Add the command `name` to the parsers `commands`; `run` gets its arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text + ".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text}.", epilog=epilog
+    )
     parser.set_defaults(run=run, refuse=parser.error)
     return parser
 
@@ -60,36 +67,42 @@ def read_arguments(arguments: argparse.Namespace, **others: Any) -> Settings:
     return read_settings(vars(arguments) | others)
 
 
-def print_table(table: Any) -> None:
-    """Print a table of rich."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
-
-
 def open_console() -> Console:
-    """Return a console on stdout that colours on a terminal only, and never with NO_COLOR."""
+    """Return a console on stdout that is plain in a pipe, with NO_COLOR and where TERM is dumb."""
     from rich.console import Console
 
     is_terminal = sys.stdout.isatty()
-    is_plain = not is_terminal or bool(os.environ.get("NO_COLOR"))
+    width, height = shutil.get_terminal_size()
     return Console(
-        width=None if is_terminal else PIPE_COLUMNS,
+        width=width if is_terminal else PIPE_COLUMNS,
+        height=height,  # without it, rich takes a terminal where TERM is dumb for 80 columns
         force_terminal=is_terminal,  # whatever FORCE_COLOR says: what reads a pipe wants it plain
-        color_system=None if is_plain else "auto",
+        color_system="auto" if is_terminal and not os.environ.get("NO_COLOR") else None,
         highlight=False,
         markup=False,
         emoji=False,
     )
 
 
+def make_table(
+    texts: Sequence[str | Column], numbers: Sequence[str], *, no_wrap: bool = False, **look: Any
+) -> Table:
+    """Return a table with columns of texts and, aligned to the right, of numbers."""
+    from rich.table import Table
+
+    table = Table(*texts, **look)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=no_wrap)
+    return table
+
+
 def spell_path(path: str | Path) -> str:
-    """Return a path as it can be printed: it may hold bytes that are no text."""
+    """Return a path that can be printed, although it may contain bytes that are not text."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def cut(label: str) -> str:
-    """Return `label` in characters of one column each, and not too many of them."""
+    """Return `label` as at most `LONGEST` characters of one column each."""
     plain = "".join(letter if letter.isascii() else "?" for letter in label)
     return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}~"
 
@@ -97,18 +110,17 @@ def cut(label: str) -> str:
 def ask(question: str) -> bool:
     """Ask on the terminal, and return whether the answer is yes."""
     sys.stdout.flush()
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
-    if not answer.endswith("\n"):  # Ctrl-D leaves the terminal in the line of the question
+    if not answer.endswith("\n"):  # Ctrl-D leaves the cursor in the line of the question
         say("")
     return answer.strip().lower() in ("y", "yes")
 
 
 def say(text: str) -> None:
-    """Say something on stderr."""
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def be_quiet(_text: str) -> None:
-    """Say nothing: in the place of ``print``."""
+    """Print nothing; stands in for ``print``."""

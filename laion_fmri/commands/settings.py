@@ -3,56 +3,75 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from laion_fmri.commands.output import DONE, add_command, add_options
 
+if TYPE_CHECKING:
+    from laion_fmri.sample import SampleServer
+
 #: Where ``laion-fmri demo --serve`` serves, unless a port is named.
 PORT = 8047
+#: The steps of the demo, as they are printed before each of them is taken.
+STEPS = """
+One session of one subject, with the mean-R2 map that loaders need:
+$ laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 2
+
+The summaries of the same subject; what is here already stays:
+$ laion-fmri download --subject sub-03 --ses averages --n-jobs 2
+
+Both again. Sizes agree with the bucket, so there is nothing to do:
+$ laion-fmri download --subject sub-03 --ses ses-01 averages --n-jobs 2
+
+What the bucket has, and what of it is here now:
+$ laion-fmri info --subject sub-03
+"""
+#: At once: the commands of the demo write to the same stdout.
+_print = partial(print, flush=True)
 
 
 def add(commands: Any) -> None:
     """Add the commands to the parsers `commands`."""
-    config = add_command(commands, "config", _run_config, "choose or show the data directory")
+    text = "choose or show the data directory"
+    epilog = "example: laion-fmri config --data-dir ./laion_fmri_data"
+    config = add_command(commands, "config", _run_config, text, epilog)
     add_options(config, data_dir="the folder to use from now on")
-    config.epilog = "example: laion-fmri config --data-dir ./laion_fmri_data"
 
-    license_ = add_command(
-        commands, "license", _run_license, "show or accept the licences of the data"
-    )
+    text = "show or accept the licences of the data"
+    epilog = "example: laion-fmri license --accept-stimuli"
+    license_ = add_command(commands, "license", _run_license, text, epilog)
     license_.add_argument(
         "--accept-stimuli", action="store_true", help="accept the closed licence of the stimuli"
     )
     add_options(license_, data_dir="the folder that it is recorded in")
-    license_.epilog = "example: laion-fmri license --accept-stimuli"
 
-    snakefile = add_command(
-        commands, "snakefile", _run_snakefile, "print the Snakefile that a pipeline can embed"
-    )
-    snakefile.epilog = 'in a pipeline: module laion: snakefile: "<what this prints>"'
+    text = "print the Snakefile that a pipeline can embed"
+    epilog = 'in a pipeline: module laion: snakefile: "<what this prints>"'
+    add_command(commands, "snakefile", _run_snakefile, text, epilog)
 
-    demo = add_command(
-        commands, "demo", _run_demo, "see it work, on a small sample bucket of its own"
-    )
-    demo.add_argument(
-        "--serve",
-        nargs="?",
-        type=int,
-        const=PORT,
-        metavar="PORT",
-        help=f"only serve the sample bucket, for other programs, until Ctrl-C (port {PORT})",
-    )
-    demo.epilog = "Needs the extra 'demo': pip install 'laion-fmri[demo]'."
+    text = "try the commands on a small sample bucket"
+    epilog = "Needs the extra 'demo': pip install 'laion-fmri[demo]'."
+    demo = add_command(commands, "demo", _run_demo, text, epilog)
+    serve = f"only serve the sample bucket, for other programs, until Ctrl-C (port {PORT})"
+    demo.add_argument("--serve", nargs="?", type=int, const=PORT, metavar="PORT", help=serve)
 
 
 def _run_config(arguments: argparse.Namespace) -> int:
     from laion_fmri.config import dataset_initialize, find_data_dir
 
-    if arguments.data_dir is not None:
+    if arguments.data_dir is None:
+        path, source = find_data_dir()
+        print(f"data directory: {path} ({source})")
+    else:
         print(f"data directory: {dataset_initialize(arguments.data_dir)}")
-        return DONE
-    path, source = find_data_dir()
-    print(f"data directory: {path} ({source})")
     return DONE
 
 
@@ -65,8 +84,7 @@ def _run_license(arguments: argparse.Namespace) -> int:
     if arguments.accept_stimuli:
         accept_licenses(include_stimuli=True, data_dir=path)
     accepted = "accepted" if has_accepted_stimuli(path) else "not accepted"
-    print(dataset.BRAIN_LICENSE)
-    print(dataset.STIMULI_LICENSE)
+    print(dataset.BRAIN_LICENSE, dataset.STIMULI_LICENSE, sep="\n")
     print(f"The licence of the stimuli is {accepted} for {path}.")
     return DONE
 
@@ -79,6 +97,49 @@ def _run_snakefile(_arguments: argparse.Namespace) -> int:
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
-    from laion_fmri.commands.sample_demo import run_demo, serve_until_interrupted
+    """Run real commands against the sample bucket, or only serve it until Ctrl-C."""
+    from laion_fmri.errors import BucketError
+    from laion_fmri.fetch.aws import find_aws_command
+    from laion_fmri.sample import serve_sample
 
-    return run_demo() if arguments.serve is None else serve_until_interrupted(arguments.serve)
+    only_serves, port = arguments.serve is not None, arguments.serve or 0
+    if not only_serves:
+        find_aws_command()
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(serve_sample(port=port))
+        except (OSError, OverflowError) as error:
+            raise BucketError(
+                f"the sample bucket cannot be served at port {port} ({error}); name another, "
+                "or 0 for any that is free"
+            ) from None
+        if not only_serves:
+            return _take_steps(server)
+        _print("A sample of the bucket is served until Ctrl-C. To use it, in another terminal:")
+        _print(f"  export LAION_FMRI_ENDPOINT_URL={server.endpoint_url}")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    _print("the server is stopped")
+    return DONE
+
+
+def _take_steps(server: SampleServer) -> int:
+    """Run the steps of the demo, and return the status of the first that fails."""
+    with TemporaryDirectory(prefix="laion-fmri-demo-") as data_dir:
+        environment = os.environ | {
+            "LAION_FMRI_ENDPOINT_URL": server.endpoint_url,
+            "LAION_FMRI_BUCKET": server.bucket,
+            "LAION_FMRI_DATA_DIR": data_dir,
+        }
+        _print(f"A sample of the bucket, with the true layout, is served at {server.endpoint_url}.")
+        for step in STEPS.strip().split("\n\n"):
+            _print(f"\n{step}")
+            words = [sys.executable, "-m", "laion_fmri", *step.split("laion-fmri ")[1].split()]
+            if status := subprocess.run(words, env=environment, check=False).returncode:
+                return status
+        _print("\nThe files that arrived, a plain mirror of the bucket's keys:")
+        for file in sorted(Path(data_dir).rglob("*")):
+            if file.is_file() and ".laion_fmri" not in file.parts:
+                _print(f"  {file.relative_to(data_dir)} ({file.stat().st_size:,} bytes)")
+    _print("\nDone; the server is stopped and the files of this demo are removed.")
+    return DONE

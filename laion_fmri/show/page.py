@@ -1,4 +1,4 @@
-"""The status as one HTML page that stands alone: it runs no script and loads nothing."""
+"""The status as a single HTML page, which runs no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laion_fmri import __version__, dataset
 from laion_fmri.base.files import write_atomically
@@ -19,11 +21,9 @@ from laion_fmri.settings import AVERAGES
 
 def make_page(overview: Overview) -> str:
     """Return `overview` as the text of an HTML page, with links into the data directory."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("laion_fmri", "show"),
-        autoescape=True,  # no text of a key can become markup
+        autoescape=True,  # the text of a key cannot become markup
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -46,52 +46,39 @@ def make_page(overview: Overview) -> str:
         request_url=dataset.REQUEST_URL,
         version=__version__,
     )
-    # A path may hold bytes that are not text.
+    # A path may contain bytes that are not text.
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def write_page(file: Path, text: str, data_dir: Path) -> None:
-    """Write `text` to `file`, whole or not at all.
-
-    Raises
-    ------
-    LaionFmriError
-        If it cannot be written, or is in the data directory, which is a plain mirror.
-    """
+    """Write `text` to `file`, whole or not at all; never in the data directory, a plain mirror."""
     if file.parent.resolve().is_relative_to(data_dir.resolve()):
-        raise LaionFmriError(
-            f"{file} is in the data directory, where only the bucket's files belong; "
-            "name another FILE for --html"
-        )
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise LaionFmriError(
-            f"cannot write {file}: {error.strerror}; name another FILE for --html"
-        ) from None
+        problem = f"{file} is in the data directory, where only the bucket's files belong"
+    else:
+        try:
+            return write_atomically(file, text)
+        except OSError as error:
+            problem = f"cannot write {file}: {error.strerror}"
+    raise LaionFmriError(f"{problem}; name another FILE for --html")
 
 
 def _find_folders(data_dir: Path, rows: Sequence[Row]) -> list[Path]:
-    """Return the folders of `rows` that are here: one in each tree, as deep as its files share."""
+    """Return the folders of `rows` that exist: in each tree, the deepest that its files share."""
     trees: dict[str, list[str]] = {}
     for row in rows:
-        folder = os.path.dirname(row.key)  # noqa: PTH120 - text of a key
+        folder = row.key.rpartition("/")[0]
         trees.setdefault("/".join(folder.split("/")[:3]), []).append(folder)
     paths = [data_dir / os.path.commonpath(folders) for folders in trees.values()]
     return [path for path in paths if path.is_dir()]
 
 
 def _count_kinds(overview: Overview) -> list[tuple[str, Total]]:
-    """Add up files by description and suffix, which tell what a file is for; the largest first."""
+    """Add up files by description and suffix, which say what they are for; largest first."""
     kinds: dict[str, list[Row]] = {}
     for cell, rows in zip(overview.cells, overview.rows, strict=True):
         for row in rows if cell.state != "held out" else ():
-            kind = (
-                " / ".join(filter(None, (row.parsed.desc, row.parsed.suffix)))
-                if cell.sub
-                else cell.name
-            )
-            kinds.setdefault(kind or "no name", []).append(row)
+            names = (row.parsed.desc, row.parsed.suffix) if cell.sub else (cell.name,)
+            kinds.setdefault(" / ".join(filter(None, names)) or "no name", []).append(row)
     totals = [(kind, count_rows(rows)) for kind, rows in kinds.items()]
     return sorted(totals, key=lambda pair: (-pair[1].bytes, pair[0]))
 

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from laion_fmri.base.text import format_size
 from laion_fmri.run.monitor import Monitor, Progress, State
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.table import Row
-from laion_fmri.show import views
+from laion_fmri.show.pace import WINDOW, Pace, find_pause, make_sentence, make_summary
+
+logger = logging.getLogger("laion_fmri")
+
+#: Seconds between two updates of a notebook, each of which is a message to the browser.
+NOTEBOOK_INTERVAL = 0.5
+
+Measure = Callable[[], State]
+#: A context whose function updates the view, at most as often as makes sense.
+View = AbstractContextManager[Callable[[], None]]
 
 
-@contextmanager
-def show_progress(folder: RunFolder, rows: Sequence[Row]) -> Iterator[Callable[[], None]]:
-    """Show on stderr how far the fetch of `rows` is, whenever the function in hand is called."""
-    with _show(Monitor(folder, rows).measure) as on_tick:
-        yield on_tick
+def show_progress(folder: RunFolder, rows: Sequence[Row]) -> View:
+    """Show on stderr how far the fetch of `rows` is."""
+    return _show(Monitor(folder, rows).measure)
 
 
-@contextmanager
-def report_progress(folder: RunFolder, rows: Sequence[Row]) -> Iterator[Callable[[], None]]:
-    """Show the same to who calls from Python: a bar in a notebook, and else lines of the log."""
+def report_progress(folder: RunFolder, rows: Sequence[Row]) -> View:
+    """Show the same to callers from Python: a bar in a notebook, else lines of the log."""
     measure = Monitor(folder, rows).measure
-    with views.show_in_notebook(measure) if views.is_notebook() else views.log(measure) as on_tick:
-        yield on_tick
-
-
-def _show(measure: Callable[[], State]) -> AbstractContextManager[Callable[[], None]]:
-    return views.show_live(measure) if views.is_terminal() else views.show_lines(measure)
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
+    return _show_in_notebook(measure) if kernel else _log(measure)
 
 
 @contextmanager
 def show_check() -> Iterator[Callable[[Progress], None]]:
-    """Show on stderr how far a check is, in what the function in hand is called with."""
+    """Show on stderr how far a check is, as its function is told."""
     latest = Progress(0, 0, 0, 0)
     with _show(lambda: State(*latest)) as on_tick:
 
@@ -42,3 +49,81 @@ def show_check() -> Iterator[Callable[[Progress], None]]:
             on_tick()
 
         yield progress
+
+
+def _show(measure: Measure) -> View:
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        if not Console(stderr=True).is_dumb_terminal:  # the cursor can be moved
+            return _show_live(measure)
+    return nullcontext(
+        _make_update(measure, lambda *now: sys.stderr.write(make_sentence(*now) + "\n"), window=0)
+    )
+
+
+@contextmanager
+def _show_live(measure: Measure) -> Iterator[Callable[[], None]]:
+    from laion_fmri.show.live import open_painter
+
+    with open_painter() as paint:
+        update = _make_update(measure, paint, lambda _elapsed: 0)
+        update()
+        yield update
+
+
+@contextmanager
+def _log(measure: Measure) -> Iterator[Callable[[], None]]:
+    """Log plain lines with the level INFO; one before the first, and one at the end."""
+    now, started = measure(), time.monotonic()
+    logger.info("fetching %s files, %s", f"{now.total_files:,}", format_size(now.total_bytes))
+    yield _make_update(measure, lambda *now: logger.info("%s", make_sentence(*now)), window=0)
+    logger.info("%s", make_summary(measure(), time.monotonic() - started))
+
+
+@contextmanager
+def _show_in_notebook(measure: Measure) -> Iterator[Callable[[], None]]:
+    """Show a bar below the cell that is being run; a line stays when it ends."""
+    # Every kernel has IPython's own display; widgets would be one more thing to install.
+    display = sys.modules["IPython"].display
+    started = time.monotonic()
+    handle = display.display(_make_cell(measure(), "starting"), raw=True, display_id=True)
+
+    def show(now: State, pace: Pace) -> None:
+        handle.update(_make_cell(now, make_sentence(now, pace)), raw=True)
+
+    try:
+        yield _make_update(measure, show, lambda _elapsed: NOTEBOOK_INTERVAL)
+    finally:
+        text = make_summary(measure(), time.monotonic() - started)
+        handle.update({"text/plain": text, "text/html": f"<pre>{text}</pre>"}, raw=True)
+
+
+def _make_cell(now: State, text: str) -> dict[str, str]:
+    value, most = (now.bytes, now.total_bytes) if now.total_bytes else (1, 1)
+    bar = f'<progress value="{value}" max="{most}" style="width: 20em"></progress>'
+    return {"text/plain": text, "text/html": f"{bar} {text}"}
+
+
+def _make_update(
+    measure: Measure,
+    show: Callable[[State, Pace], object],
+    pause: Callable[[float], float] = find_pause,
+    window: float = WINDOW,
+) -> Callable[[], None]:
+    """Return a function that shows how far it is, once the pause after the last time is over."""
+    started = time.monotonic()
+    due = started + pause(0)
+    pace = Pace(window)
+    pace.add(0)
+
+    def update() -> None:
+        nonlocal due
+        if time.monotonic() < due:
+            return
+        now = measure()
+        pace.add(now.bytes)
+        show(now, pace)
+        due = time.monotonic() + pause(time.monotonic() - started)
+
+    return update

@@ -37,7 +37,7 @@ COLOUR = re.compile("\x1b\\[(?:[0-9]+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])(?:;[0-9]+
 #: What a terminal can be, and whether it may show colours and other escapes.
 TERMINALS = {
     "colour": ({"NO_COLOR": None}, True, True),
-    "no colour": ({"NO_COLOR": "1"}, False, True),
+    "no colour": ({"NO_COLOR": "1"}, False, False),
     "dumb": ({"NO_COLOR": None, "TERM": "dumb"}, False, False),
 }
 GLM, ATLASES = "derivatives/glmsingle-tedana", "derivatives/atlases"
@@ -224,7 +224,7 @@ def test_a_form_that_is_asked_for_is_given_on_a_terminal(bucket, command, form):
     assert seen.startswith("[" if form == "json" else ("key\t", "entity\t"))
 
 
-def test_a_reader_that_stops_reading_is_no_error(bucket):
+def test_a_reader_that_stops_reading_is_not_an_error(bucket):
     """A pipe into ``head`` closes early; that is not worth a traceback."""
     done = run(["sh", "-c", f"'{sys.executable}' -m laion_fmri ls | head -n 1"])
     assert done.stdout == "README\n"

@@ -115,7 +115,7 @@ def test_info_of_a_subject_counts_by_session(steps, objects, ses):
 
 
 def test_download_subject(steps, objects):
-    """``download --subject sub-03`` brings all that may be had of the subject."""
+    """``download --subject sub-03`` brings everything public of the subject."""
     assert steps["subject"].done.returncode == 0
     assert expected_tree(objects, "sub-03") == steps["subject"].tree
 
@@ -313,7 +313,7 @@ def test_helps_name_every_flag_with_an_example(tmp_path):
     assert "bytes" in detail
 
 
-def test_reader_that_stops_reading_is_no_error(tiny, tmp_path):
+def test_reader_that_stops_reading_is_not_an_error(tiny, tmp_path):
     """A pipe into ``head`` closes early; that is not worth a traceback."""
     done = run(
         ["sh", "-c", f"'{sys.executable}' -m laion_fmri info | true"],

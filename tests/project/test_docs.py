@@ -17,13 +17,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 from helpers import REPO, run, run_command
 from nbclient import NotebookClient
 from pages import NOT_RUN, Reader, expand_extras, find_commands, find_pages, read_blocks
 
 from laion_fmri.commands.cli import make_parser
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
+from laion_fmri.settings import make_schema
 
 SITE_PAGES = sorted((REPO / "docs").rglob("*.md"))
 PAGES = find_pages()
@@ -195,8 +195,8 @@ def test_page_of_the_command_has_every_option(site: Path) -> None:
 
 
 def test_page_of_the_configuration_has_every_key(site: Path) -> None:
-    """Each key of the schema has its row."""
-    schema = yaml.safe_load((REPO / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    """Each key of the configuration has its row."""
+    schema = make_schema()
     rows = re.findall(
         r"<tr>\s*<td><code>(\w+)</code>", (site / "reference" / "configuration.html").read_text()
     )

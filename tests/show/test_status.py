@@ -173,7 +173,7 @@ def test_a_read_only_directory_will_do(data):
 
 
 def test_an_empty_directory_is_all_missing(bucket, tmp_path):
-    """Nothing is here, and that is no error."""
+    """Nothing is here, and that is not an error."""
     states = read_states(status(data_dir=tmp_path))
     assert {"missing", "held out"} == set(states.values())
 
@@ -287,13 +287,14 @@ def test_the_page_names_sessions_in_ranges(whole, tmp_path):
 
 
 def test_a_narrow_terminal_folds_the_grid(whole):
-    """Rows go on in further blocks, none wider than the terminal."""
+    """Rows go on in further blocks, none wider than the terminal; the totals are not cut."""
     _, sent = on_terminal("status", "--subject", "sub-05", columns=40, NO_COLOR="1")
     rows = [line for line in sent.replace("\r", "").splitlines() if re.match("sub-05  [.#x]", line)]
     assert len(rows) > 1
     assert max(map(len, rows)) <= 40
     signs = "".join(row.removeprefix("sub-05").replace(" ", "") for row in rows)
     assert signs == ".#" * 14 + ".." + "xxxx" + "."
+    assert "…" not in sent
 
 
 def test_the_next_command_fetches_what_is_missing(data, objects):
@@ -335,8 +336,8 @@ def test_json_holds_all_of_it(data, objects):
     assert said["next"] == "laion-fmri download --subject all"
 
 
-def test_a_directory_whose_name_is_no_text_can_be_shown(bucket, tmp_path):
-    """Bytes that are no UTF-8 are legal in a path on Linux."""
+def test_a_directory_whose_name_is_not_text_can_be_shown(bucket, tmp_path):
+    """Bytes that are not UTF-8 are legal in a path on Linux."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff"))
     try:
         folder.mkdir()

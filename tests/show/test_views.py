@@ -39,12 +39,12 @@ from rich.cells import cell_len
 from laion_fmri.base.bids import parse_key
 from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
 from laion_fmri.bucket.listing import ListedObject
-from laion_fmri.commands.overview import group_rows
+from laion_fmri.commands.download import group_rows
 from laion_fmri.run.monitor import Monitor, Running, State
 from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
+from laion_fmri.show.live import make_screen
 from laion_fmri.show.pace import Pace, find_pause
-from laion_fmri.show.views import make_screen
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
 #: Takes some seconds: it is large enough for its bytes to be seen on disk before it has arrived.
@@ -148,8 +148,6 @@ def watched(slow, request, tmp_path_factory) -> tuple[int, Watched]:
         seen = run_on_screen(data_dir, columns, **settings)
     assert seen.status == 0, seen.sent
     assert {k: len(v) for k, v in read_tree(data_dir).items()} == SIZES
-    rate = json.loads((data_dir / ".laion_fmri" / "rate.json").read_text())
-    assert 100_000 < rate["bytes_per_second"] < 3 * RATE
     return columns, seen
 
 
@@ -373,7 +371,7 @@ def test_all_subjects_are_a_line_each():
     """Five subjects of 34 sessions are five lines, and not 170."""
     keys = [f"d/sub-0{s}/ses-{n:02}/x.tsv" for s in (1, 3, 5, 6, 7) for n in range(1, 35)]
     rows = [make_row(key) for key in (*keys, "d/sub-03/y.tsv", "README", "stimuli/a.jpg")]
-    shown = [(group.subject, group.sessions, len(group.rows)) for group in group_rows(rows)]
+    shown = [(subject, sessions, len(group)) for subject, sessions, group in group_rows(rows)]
     assert shown == [
         ("sub-01", "ses-01 to 34", 34),
         ("sub-03", "ses-01 to 34, averages", 35),
@@ -386,7 +384,7 @@ def test_all_subjects_are_a_line_each():
 def test_one_subject_has_a_line_for_each_session():
     """In their order; what has no session comes last."""
     keys = [f"d/sub-03/{name}.tsv" for name in ("y", "ses-01/x", "ses-02/x", "ses-02/z")]
-    shown = [(group.sessions, len(group.rows)) for group in group_rows(map(make_row, keys))]
+    shown = [(sessions, len(group)) for _, sessions, group in group_rows(map(make_row, keys))]
     assert shown == [("ses-01", 1), ("ses-02", 2), ("averages", 1)]
 
 
@@ -398,11 +396,9 @@ def read_cells(text: str, *names: str) -> list[str]:
 
 
 def test_plan_counts_what_is_here_and_what_is_to_come(tiny, tiny_objects, tmp_path):
-    """A dry run: files and bytes by session, the room on the disk, and the time it will take."""
+    """A dry run: files and bytes by session, and the room on the disk."""
     here = next(key for key in tiny_objects if "desc-A" in key)
     write_tree(tmp_path, {here: tiny_objects[here]})
-    (tmp_path / ".laion_fmri").mkdir()
-    (tmp_path / ".laion_fmri" / "rate.json").write_text('{"bytes_per_second": 2}')
     done = run_command("download", "--subject", "03", "--dry-run", "--data-dir", tmp_path)
     assert done.returncode == 0
     size = {key: len(content) for key, content in tiny_objects.items()}
@@ -421,19 +417,7 @@ def test_plan_counts_what_is_here_and_what_is_to_come(tiny, tiny_objects, tmp_pa
             str(len(wanted)),
             f"{sum(size[key] for key in wanted)} bytes",
         ]
-    minutes, seconds = divmod(round(sum(missing.values()) / 2), 60)
-    assert f"about {minutes} min {seconds} s at the rate of the last run, 2 bytes/s" in done.stdout
-    assert re.search(r"free on that disk: [\d.,]+ [MGTP]B;", done.stdout)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"bytes_per_second": "x"}', "\x00", "null"])
-def test_a_rate_that_cannot_be_read_is_no_rate(tiny, tmp_path, text):
-    """What lies in the state folder may be broken: the plan goes without the time."""
-    from laion_fmri.folder.rates import read_rate
-
-    (tmp_path / ".laion_fmri").mkdir()
-    (tmp_path / ".laion_fmri" / "rate.json").write_text(text)
-    assert read_rate(tmp_path) is None
+    assert re.search(r"^free on that disk: [\d.,]+ [MGTP]B$", done.stdout, re.MULTILINE)
 
 
 def test_a_plan_with_nothing_to_fetch_is_one_line(tiny, tiny_objects, tmp_path):
@@ -475,7 +459,7 @@ def test_denied_files_are_not_asked_for_again(slow, bucket, tmp_path, monkeypatc
     error, advice = done.stderr.splitlines()
     assert error == f"error: {DENIED}: access denied (403)"
     assert advice.startswith(
-        "what is denied can be asked for at https://laion-fmri.hebartlab.com/request; the log is "
+        "ask for access to denied files at https://laion-fmri.hebartlab.com/request; the log is "
     )
     assert Path(advice.rpartition(" is ")[2]).is_file()
     assert re.search("^fetched 2 files, .* 0 were here, 1 failed$", done.stdout, re.MULTILINE)
@@ -551,7 +535,7 @@ def test_monitor_reads_what_is_added(tmp_path):
 
 
 def test_rate_is_that_of_the_last_seconds():
-    """Neither the start nor what was an hour ago; what begins anew is no negative rate."""
+    """Neither the start nor what was an hour ago; what starts again is not a negative rate."""
     pace = Pace(window=10)
     for second in range(100):
         pace.add(0, now=float(second))

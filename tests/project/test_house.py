@@ -1,0 +1,129 @@
+"""The house: imports run downward, nothing grows too large, and the public names stay."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import REPO
+
+from laion_fmri import errors
+
+PACKAGE = REPO / "laion_fmri"
+#: The rooms from the ground up; a module imports from its own floor or from those below.
+FLOORS = (
+    ("base", "errors", "dataset"),
+    ("settings", "config"),
+    ("bucket",),
+    ("folder",),
+    ("fetch",),
+    ("selection",),
+    ("run",),
+    ("check",),
+    ("show",),
+    # What users import, and what the command adds to it.
+    ("download", "keys", "discovery", "status", "verify", "removal", "pipeline", "manifest"),
+    ("sample", "transfer"),
+    ("commands",),
+    ("__main__",),
+)
+#: What users and other programs import by name.
+PUBLIC = (
+    *("download:download", "download:accept_licenses", "keys:key_table"),
+    *("config:dataset_initialize", "config:get_data_dir"),
+    *("discovery:get_subjects", "discovery:get_rois", "discovery:describe"),
+    *("discovery:inspect_bucket", "discovery:list_entities"),
+    *("pipeline:target", "pipeline:targets", "pipeline:expand_targets"),
+    *("verify:verify", "status:status", "removal:remove"),
+    *("manifest:Entry", "manifest:read_manifest", "manifest:write_manifest"),
+    *("sample:serve_sample", "sample:sample_objects", "sample:SampleServer"),
+    *(f"errors:{name}" for name, value in vars(errors).items() if isinstance(value, type)),
+)
+#: Its signature is the contract's.
+MANY_PARAMETERS = {"download"}
+
+
+def list_modules() -> dict[str, Path]:
+    """Return the modules of the package by their name below it."""
+    files = {file.relative_to(PACKAGE).with_suffix(""): file for file in PACKAGE.rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): file for name, file in files.items()}
+
+
+def find_imports(file: Path) -> Iterator[str]:
+    """Yield what a module imports from the package, also in functions and for type checkers."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("laion_fmri"):
+            base = (node.module or "").removeprefix("laion_fmri").removeprefix(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                yield inner if inner in MODULES else base
+
+
+MODULES = list_modules()
+IMPORTS = {name: {found for found in find_imports(file) if found} for name, file in MODULES.items()}
+
+
+def find_floor(module: str) -> int:
+    """Return the number of the floor that a module is on."""
+    room = module.split(".")[0]
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_imports_run_downward():
+    """No room knows of one above it."""
+    upward = {
+        f"{module} imports {found}"
+        for module, imports in IMPORTS.items()
+        for found in imports
+        if module != "__init__" and find_floor(found) > find_floor(module)
+    }
+    assert upward == set()
+
+
+def test_there_is_no_circle_of_modules():
+    """Every module can be read after those that it imports."""
+    left = {module: set(imports) - {module} for module, imports in IMPORTS.items()}
+    while ready := {module for module, imports in left.items() if not imports & left.keys()}:
+        left = {module: imports for module, imports in left.items() if module not in ready}
+    assert left == {}
+
+
+def test_modules_are_few_at_the_top_and_short():
+    """At most 16 modules beside the rooms, and none over 350 lines."""
+    top = [file for file in MODULES.values() if file.parent == PACKAGE]
+    assert len(top) <= 16
+    long = {name for name, file in MODULES.items() if len(file.read_text().splitlines()) > 350}
+    assert long == set()
+
+
+def test_functions_have_few_parameters():
+    """At most 8, but where the contract gives the signature."""
+    many = set()
+    for name, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                own = [argument for argument in given if argument.arg not in ("self", "cls")]
+                if len(own) > 8 and node.name not in MANY_PARAMETERS:
+                    many.add(f"{name}.{node.name}")
+    assert many == set()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_stay(name):
+    """Each can be imported from where users import it."""
+    module, _, attribute = name.partition(":")
+    assert hasattr(importlib.import_module(f"laion_fmri.{module}"), attribute)
+
+
+def test_a_transfer_is_called_by_its_path():
+    """Rules of any version call it so; without arguments it only complains of these."""
+    done = subprocess.run(
+        [sys.executable, "-I", PACKAGE / "transfer.py"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "IndexError" in done.stderr) == (1, True)
