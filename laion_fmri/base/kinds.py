@@ -49,7 +49,7 @@ def _check_values(_name: str, value: Any) -> Any:
 
 
 def check_workers(name: str, value: object) -> int:
-    """Return `value`, or with a warning 1 if it is not a number from 1 on, or the most allowed."""
+    """Return a number of workers that works: `value`, or another one with a warning."""
     cap = max(8, 4 * (os.cpu_count() or 1))  # a transfer mostly waits
     try:
         wanted = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]

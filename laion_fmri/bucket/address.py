@@ -43,9 +43,8 @@ def check_address(setting: str, value: object) -> str:
     pattern, expected, where = RULES[setting]
     if isinstance(value, str) and re.fullmatch(pattern, value):
         return value
-    # An endpoint with a user may hold a password.
-    is_secret = setting == "endpoint_url" and "@" in str(value)
-    shown = setting if is_secret else f"{setting} {value!r}"
+    may_hold_password = setting == "endpoint_url" and "@" in str(value)
+    shown = setting if may_hold_password else f"{setting} {value!r}"
     raise ConfigError(
         f"{shown} is not valid: expected {expected}; fix '{setting}' in the configuration{where}"
     )

@@ -98,7 +98,7 @@ def _make_client(region: str, endpoint_url: str | None, certificates: str | bool
             s3={"addressing_style": "path"} if endpoint_url else None,
         ),
     )
-    # botocore calls the handlers of wildcards first, and has one that hides the status from others.
+    # botocore calls the handlers of wildcards first; one of its own hides the status from others.
     client.meta.events.register_first("before-parse.*.ListObjectsV2", _refuse_no_listing)
     return client
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
@@ -62,11 +61,8 @@ class Bucket:
         return f"s3://{self.name}{where}"
 
     def aws_options(self) -> list[str]:
-        """Return the options that point ``aws s3`` at this bucket, anonymously.
-
-        The endpoint goes on the command line: older versions ignore its environment variable and
-        would call the real service.
-        """
+        """Return the options that point ``aws s3`` at this bucket, anonymously."""
+        # Older versions ignore the environment variable of the endpoint, and would call S3 itself.
         endpoint = ["--endpoint-url", self.endpoint_url] if self.endpoint_url else []
         return ["--only-show-errors", "--no-sign-request", "--region", self.region, *endpoint]
 
@@ -77,7 +73,7 @@ class Bucket:
         Raises BucketError if the answer is not a complete listing.
         """
         try:
-            for item in chain.from_iterable(self._pages(prefix, deep)):
+            for item in self._list(prefix, deep):
                 if not item.get("Key", "/").endswith("/"):
                     etag = item["ETag"].strip('"')
                     yield ListedObject(item["Key"], item["Size"], etag, item["LastModified"])
@@ -91,11 +87,8 @@ class Bucket:
 
     def list_folders(self, prefix: str) -> list[str]:
         """List the names of the folders directly under `prefix`, sorted."""
-        return sorted(
-            item["Prefix"][len(prefix) : -1]
-            for item in chain.from_iterable(self._pages(prefix, deep=False))
-            if "Prefix" in item
-        )
+        found = [item["Prefix"] for item in self._list(prefix, deep=False) if "Prefix" in item]
+        return sorted(folder[len(prefix) : -1] for folder in found)
 
     def find_part_sizes(self, key: str, size: int, parts: int) -> tuple[int, int] | None:
         """Return the sizes in bytes of the first and the last part of an object, if S3 tells them.
@@ -117,7 +110,7 @@ class Bucket:
         first, last = found
         return (first, last) if first < size else None
 
-    def _pages(self, prefix: str, deep: bool) -> Iterator[list[dict[str, Any]]]:
+    def _list(self, prefix: str, deep: bool) -> Iterator[dict[str, Any]]:
         """Yield what is new on each page: objects (with a ``Key``) and folders (a ``Prefix``)."""
         where = {"Bucket": self.name, "Prefix": prefix} | ({} if deep else {"Delimiter": "/"})
         seen: set[str] = set()
@@ -130,7 +123,7 @@ class Bucket:
             names = {item.get("Key") or item.get("Prefix", ""): item for item in items}
             new = [item for name, item in names.items() if name not in seen]
             seen.update(names)
-            yield new
+            yield from new
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")

@@ -58,15 +58,13 @@ def aws_command() -> str:
 
 def find_aws_command() -> str:
     """Return the full path of the AWS CLI, or raise AwsNotFoundError."""
-    command = aws_command()
-    found = shutil.which(command)
-    if found is None:
-        raise AwsNotFoundError(
-            f"the AWS CLI ({command}) is not found; get it with 'uv tool install awscli', "
-            "'conda install -c conda-forge awscli' or from https://aws.amazon.com/cli, or set "
-            "LAION_FMRI_AWS to its path"
-        )
-    return found
+    if found := shutil.which(aws_command()):
+        return found
+    raise AwsNotFoundError(
+        f"the AWS CLI ({aws_command()}) is not found; get it with 'uv tool install awscli', "
+        "'conda install -c conda-forge awscli' or from https://aws.amazon.com/cli, or set "
+        "LAION_FMRI_AWS to its path"
+    )
 
 
 def make_config(connections: int, max_bandwidth: int | None, *, is_mirror: bool) -> str:

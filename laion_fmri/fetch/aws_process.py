@@ -26,15 +26,13 @@ _DIE_WITH_PARENT = (
     partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL) if sys.platform == "linux" else None
 )
 
+#: Called again and again with what aws has said so far; returns something that changes whenever a
+#: byte arrives, or None to end aws.
+Look = Callable[[str], object]
 
-def run_aws(
-    command: Sequence[str], config: Path, stall_timeout: float, look: Callable[[str], object]
-) -> str:
-    """Run aws once, with the configuration file `config`; return its complaints, if any.
 
-    `look` is called again and again with what aws has said so far. It returns something that
-    changes whenever a byte arrives, or None to end aws.
-    """
+def run_aws(command: Sequence[str], config: Path, stall_timeout: float, look: Look) -> str:
+    """Run aws once, with the configuration file `config`; return its complaints, if any."""
     # Not on the disk of the data: aws has to be able to say that this one is full.
     with tempfile.TemporaryFile("w+", errors="replace") as messages:
         try:
@@ -65,10 +63,7 @@ def run_aws(
 
 
 def _wait_for(
-    process: subprocess.Popen[Any],
-    messages: int,
-    stall_timeout: float,
-    look: Callable[[str], object],
+    process: subprocess.Popen[Any], messages: int, stall_timeout: float, look: Look
 ) -> bool:
     """Wait until `process` ends or `look` returns None; return whether it was silent too long."""
     seen = look("")

@@ -16,9 +16,6 @@ from typing import IO
 
 from laion_fmri.config import STATE_DIR
 
-#: errno values of a lock that another process holds.
-_HELD = (errno.EAGAIN, errno.EACCES)
-
 
 class Claims:
     """The keys that this process is fetching, so that no other one does meanwhile.
@@ -55,5 +52,5 @@ class Claims:
         try:
             fcntl.lockf(self._file, operation, 1, offset)
         except OSError as error:
-            return error.errno not in _HELD
+            return error.errno not in (errno.EAGAIN, errno.EACCES)  # held by another process
         return True
