@@ -50,15 +50,14 @@ def get_data_dir(data_dir: StrPath | None = None) -> Path:
 
 def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
     """Return the absolute data directory and where the choice comes from, in words."""
-    if data_dir is not None:
-        if not os.fspath(data_dir):
-            raise DataDirError("the data directory is an empty string; name a directory")
-        return Path(data_dir).expanduser().absolute(), "given"
-    if from_environment := os.environ.get("LAION_FMRI_DATA_DIR"):
-        return (
-            Path(from_environment).expanduser().absolute(),
-            "from the environment variable LAION_FMRI_DATA_DIR",
-        )
+    given, source = data_dir, "given"
+    if given is not None and not os.fspath(given):
+        raise DataDirError("the data directory is an empty string; name a directory")
+    if given is None:
+        given = os.environ.get("LAION_FMRI_DATA_DIR")
+        source = "from the environment variable LAION_FMRI_DATA_DIR"
+    if given:
+        return Path(given).expanduser().absolute(), source
     file = _saved_choice_file()
     try:
         saved = Path(json.loads(file.read_text())["data_dir"])
@@ -91,13 +90,9 @@ def make_data_dir(path: Path) -> Path:
 
 
 def check_data_dir(path: Path) -> None:
-    """Refuse a data directory that is missing, or that is empty and cannot be written.
+    """Raise DataDirError for a data directory that is missing, or empty and not writable.
 
-    A read-only directory that holds files is let through: what was fetched there may be complete.
-
-    Raises
-    ------
-    DataDirError
+    A read-only directory with files in it passes: what was fetched there may be complete.
     """
     if not path.exists():
         raise DataDirError(
@@ -120,12 +115,7 @@ def check_data_dir(path: Path) -> None:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a data directory that is missing or cannot be looked into; it may be read-only.
-
-    Raises
-    ------
-    DataDirError
-    """
+    """Raise DataDirError for a data directory that is missing or cannot be read."""
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise DataDirError(f"the data directory {path} {what}; name another with --data-dir")
@@ -146,19 +136,19 @@ def not_writable(path: Path) -> DataDirError:
 
 
 def _saved_choice_file() -> Path:
-    # Unix on every system: the contract names $XDG_CONFIG_HOME, on macOS as well.
+    # Unix on every system: $XDG_CONFIG_HOME is documented for macOS as well.
     from platformdirs.unix import Unix
 
     return Unix("laion_fmri").user_config_path / "config.json"
 
 
 def state_dir(data_dir: StrPath) -> Path:
-    """Return the folder of our own state inside `data_dir`."""
+    """Return the folder of our own state in `data_dir`."""
     return Path(data_dir) / STATE_DIR
 
 
 def find_user() -> str:
-    """Return the name of the user, or ``unknown`` in a container that has none for the user."""
+    """Return the name of the user, or ``unknown`` in a container without one."""
     import getpass
 
     try:

@@ -1,7 +1,7 @@
 """What is known about the dataset: where it lives, which trees it has, what is held out.
 
-These are data, not code. A configuration can override what is in :class:`Facts`. Their source: the
-dataset's own pages at https://laion-fmri.hebartlab.com.
+Their source: the dataset's own pages at https://laion-fmri.hebartlab.com. A configuration can
+override what is in :class:`Facts`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,15 @@ STIMULI_LICENSE = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the bucket's keys.
+    """What is known of the bucket's keys."""
 
-    Attributes
-    ----------
-    trees : tuple of str
-        Prefixes listed for each selected subject.
-    held_out_sessions : tuple of str
-        Sessions that are listed but answer 403 until the dataset's challenge is over.
-    restricted_keys : tuple of str
-        Single objects that are listed but need a data use agreement.
-    """
-
-    trees: tuple[str, ...] = (
+    trees: tuple[str, ...] = (  # prefixes listed for each selected subject
         SUBJECTS_PREFIX + "{subject}/",
         ATLASES_PREFIX + "{subject}/",
     )
+    # Sessions that are listed but answer 403 until the dataset's challenge is over.
     held_out_sessions: tuple[str, ...] = ("31", "32", "33", "34")
+    # Single objects that are listed but need a data use agreement.
     restricted_keys: tuple[str, ...] = ("stimuli/task-images_stimuli.h5",)
 
     def trees_of(self, subject: str) -> list[str]:
@@ -57,11 +49,11 @@ class Facts:
         return [tree.format(subject=f"sub-{subject}") for tree in self.trees]
 
     def is_held_out(self, key: str, ses: str | None) -> bool:
-        """Whether the bucket lists `key`, of the session `ses`, but refuses to give it out."""
+        """Whether the bucket lists `key`, of the session `ses`, but answers 403 for it."""
         return ses in self.held_out_sessions or key in self.restricted_keys
 
 
-#: What is known if nothing else is said.
+#: What is known unless a configuration says otherwise.
 PUBLISHED = Facts()
-#: Treat no key as held out: whoever has the file was given access.
+#: Nothing is held out: whoever has the file was given access.
 NOTHING_HELD_OUT = Facts(held_out_sessions=(), restricted_keys=())

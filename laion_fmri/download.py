@@ -1,4 +1,4 @@
-"""``download()``: the front door of the Python interface."""
+"""``download()``: fetch a selection."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def download(
         :func:`accept_licenses`.
     n_jobs : int
         ``aws s3 cp`` processes at once, each of which opens about 10 connections, or 20 for small
-        objects, which mostly wait. A value that makes no sense is replaced, with a warning.
+        objects, which mostly wait. A value that is not valid is replaced, with a warning.
     {options}
 
     Returns
@@ -66,10 +66,10 @@ def download(
     SubjectNotFoundError, SelectionError, InputTypeError
         If the selection is malformed or selects nothing.
     ConfigError
-        If `max_bandwidth` or `stall_timeout` is no number above 0, there is no such profile, a
-        manifest is no path, or `checksums` have no manifest to be written to.
+        If `max_bandwidth` or `stall_timeout` is not a number above 0, there is no such profile, a
+        manifest is not a path, or `checksums` have no manifest to be written to.
     ManifestError
-        If `manifest` cannot be read or is none, or `save_manifest` cannot be written.
+        If `manifest` cannot be read or is not valid, or `save_manifest` cannot be written.
     DataDirNotSetError, DataDirError
         If no data directory is chosen, or it cannot be used.
     LicenseNotAcceptedError
@@ -85,14 +85,13 @@ def download(
     -----
     SelectionWarning
         If a filter value matches nothing, or names a held-out session; if a file that is complete
-        has changed in the bucket since `manifest` was written, or this was for another bucket.
+        has changed in the bucket since `manifest` was written, or that was for another bucket.
     UserWarning
         If `n_jobs` is replaced.
     """
     given = (ses, task, space, desc, stat, suffix, extension)
-    filters = dict(zip(FILTERS, given, strict=False))
-    more = {"subject": subject, "include_stimuli": include_stimuli}
-    settings = read_settings({**filters, **more, **options})
+    options |= dict(zip(FILTERS, given, strict=False))
+    settings = read_settings({**options, "subject": subject, "include_stimuli": include_stimuli})
     with Run(replace(settings, workers=check_workers("n_jobs", n_jobs))) as run:
         run.table.announce()
         report = run.finish(run.fetch(report_progress))

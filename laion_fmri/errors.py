@@ -1,7 +1,7 @@
-"""Every error and warning that a user can meet.
+"""Every error and warning that a user can see.
 
-All errors share the base :class:`LaionFmriError`, so one ``except`` catches them; each is also the
-builtin that fits. A message is one line: what is wrong, what was expected, what to do.
+All errors share the base :class:`LaionFmriError`, so one ``except`` catches them; each is also a
+fitting builtin. A message is one line: what is wrong, what was expected, what to do.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class DataDirNotSetError(LaionFmriError, RuntimeError):
 
 
 class DataDirError(LaionFmriError, OSError):
-    """The data directory is missing, is no directory, or cannot be written."""
+    """The data directory is missing, is not a directory, or cannot be written."""
 
 
 class SubjectNotFoundError(LaionFmriError, ValueError):
-    """The subject is not one of the bucket's; the message lists those that are."""
+    """The bucket does not have the subject; the message lists those that it has."""
 
 
 class SelectionError(LaionFmriError, ValueError):
@@ -34,7 +34,7 @@ class SelectionError(LaionFmriError, ValueError):
 
 
 class ConfigError(LaionFmriError, ValueError):
-    """A workflow configuration that the schema refuses."""
+    """A workflow configuration, an option or an address that is not valid."""
 
 
 class InputTypeError(LaionFmriError, TypeError):
@@ -42,7 +42,7 @@ class InputTypeError(LaionFmriError, TypeError):
 
 
 class ManifestError(LaionFmriError, ValueError):
-    """A manifest that is not there, cannot be written, or is none; the message names the line."""
+    """A manifest that is missing, not valid, or cannot be written; the message names the line."""
 
 
 class NoSpaceError(LaionFmriError, OSError):
@@ -88,7 +88,7 @@ class DownloadError(LaionFmriError, RuntimeError):
 
 
 class SelectionWarning(UserWarning):
-    """The selection goes on, but part of what was asked for cannot be had as written."""
+    """The selection is usable, but part of what was asked for is not available as written."""
 
 
 def list_some(values: Sequence[str], limit: int = 12) -> str:

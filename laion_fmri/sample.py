@@ -276,7 +276,7 @@ class SampleServer:
             record("403 Forbidden", [("Content-Type", "application/xml")])
             body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
             return [] if method == "HEAD" else [body]
-        # What is left is allowed, so moto need not tell anonymous requests from others.
+        # What is left is allowed, so moto gets each request as a signed one.
         environ["HTTP_AUTHORIZATION"] = "Credential=sample/20260101/us-west-2/s3/aws4_request"
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._account
         return self._moto(environ, record)

@@ -1,257 +1,156 @@
-"""Every option once: its type, default, unit, help, and the ways in that know it.
+"""Every option once: its type, default, unit, help, and which interfaces know it.
 
-The flags of the command, the keyword arguments of the functions, the schema of a workflow's
-configuration and the reference of it are made from the fields of :class:`Settings`.
+The flags of the command, the keyword arguments of the functions, and the schema of a workflow's
+configuration are made from the fields of :class:`Settings`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
-import operator
 import os
 import shlex
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
+from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
+from laion_fmri.base.kinds import check_workers as check_workers
 from laion_fmri.base.text import suggest_name
 from laion_fmri.dataset import PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
-#: What a filter may be given as.
+#: The values of a filter.
 Values = str | Iterable[str] | None
 #: The value of ``ses`` that selects the keys without a session.
 AVERAGES = "averages"
 #: The value of ``subject`` for a pipeline that selects nothing and only names files in its rules.
 NO_SUBJECT = "none"
 
-#: The ways in: the configuration of a workflow, a function in Python, the command.
+#: The interfaces: the configuration of a workflow, a function in Python, the command.
 CONFIG, PYTHON, COMMAND = "config", "python", "command"
-_EVERYWHERE = (CONFIG, PYTHON, COMMAND)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Kind(NamedTuple):
-    """What values an option has: as JSON schema, as a Python type, in words, and checked."""
-
-    schema: Mapping[str, Any]
-    type: str
-    words: str
-    check: Callable[[str, Any], Any]
-    metavar: str = "VALUE"
-    parse: Callable[[str], Any] = str  # a word of a command line
-
-
 class Option(NamedTuple):
-    """What is said of an option once; `argument` is its name in Python, on the command line too."""
+    """An option: its values, its help, and the interfaces that know it."""
 
-    kind: Kind
+    kind: kinds.Kind
     help: str
     ways: tuple[str, ...]
-    argument: str
-
-
-def _as_is(_name: str, value: Any) -> Any:
-    return value
-
-
-def _check_switch(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InputTypeError(f"{name}={value!r} is neither True nor False")
-
-
-def _check_positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        unit = _find_option(name).kind.metavar.replace("SECONDS", "seconds").replace("/S", "/s")
-        raise ConfigError(f"{name}={value!r} is not a number of {unit} above 0")
-    return float(value)
-
-
-def _check_file(name: str, value: Any) -> str:
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigError(f"{name}={value!r} is not the path of a file; write one, as in keys.tsv")
-    return str(Path(path).expanduser())
-
-
-def _check_words(name: str, value: Any) -> tuple[str, ...]:
-    given = [value] if isinstance(value, str) else value
-    return tuple(str(word).removeprefix("ses-") for word in given)
-
-
-def check_workers(name: str, value: object) -> int:
-    """Return a number of workers that works; warn if it is not `value`.
-
-    Nonsense becomes 1, and too many as many as this machine can use: four for each CPU, since a
-    transfer mostly waits, and no fewer than 8.
-    """
-    cap = max(8, 4 * (os.cpu_count() or 1))
-    try:
-        wanted = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        wanted = 0
-    used = min(wanted, cap) if wanted > 0 else 1
-    if used != wanted or isinstance(value, bool):
-        expected = f"at most {cap} on this machine" if wanted > cap else "a whole number from 1 on"
-        text = f"{name}={value!r} should be {expected}; using {used}"
-        warnings.warn(text, UserWarning, stacklevel=4)
-    return used
-
-
-def parse_count(word: str) -> int | str:
-    """Return the number that `word` is, or else the word, for :func:`check_workers`."""
-    try:
-        return int(word)
-    except ValueError:
-        return word
-
-
-_OPTIONAL_TEXT = {"type": ["string", "null"], "minLength": 1}
-_NUMBER = {"type": ["number", "null"], "exclusiveMinimum": 0}
-_WORD = {"type": "string", "minLength": 1}
-_VALUES = [_WORD, {"type": "array", "minItems": 1, "items": _WORD}]
-
-_MANY = "a string or a list of strings"
-SUBJECTS = Kind({"oneOf": _VALUES}, "str or list of str", _MANY, _as_is, "SUBJECT")
-SWITCH = Kind({"type": "boolean"}, "bool", "true or false", _check_switch)
-SECONDS = Kind(_NUMBER, "float", "a number above 0", _check_positive, "SECONDS", float)
-RATE = SECONDS._replace(metavar="MB/S")
-FOLDER = Kind(_OPTIONAL_TEXT, "path", "a path", _as_is, "DIR")
-FILE = Kind(_OPTIONAL_TEXT, "path", "a path", _check_file, "FILE")
-NAME = Kind(_OPTIONAL_TEXT, "str or path", "a string", _as_is, "NAME")
-WORKERS = Kind(
-    {"type": "integer", "minimum": 1},
-    "int",
-    "a whole number from 1 on",
-    check_workers,
-    "N",
-    parse_count,
-)
-COUNT = WORKERS._replace(check=_as_is)
-PLACE = Kind({"enum": ["submit-host", "cluster"]}, "str", "a place", _as_is)
-WORDS = Kind(
-    {"type": ["array", "string", "null"], "items": {"type": "string"}},
-    "list of str",
-    "a list of strings",
-    _check_words,
-)
 
 
 def option(
-    default: Any,
-    kind: Kind,
+    kind: kinds.Kind,
     text: str,
-    ways: tuple[str, ...] = _EVERYWHERE,
+    default: Any = None,
     *,
-    argument: str = "",
+    ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
 ) -> Any:
     """Return a field of :class:`Settings`."""
-    return field(default=default, metadata={"option": Option(kind, text, ways, argument)})
+    return field(default=default, metadata={"option": Option(kind, text, ways)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked for, whichever way it was asked. Made by :func:`read_settings`."""
+    """What a run was asked for, by any interface. Made by :func:`read_settings`."""
 
     subject: Values = option(
-        None,
-        SUBJECTS,
+        kinds.VALUES,
         'a subject ("sub-03" or "03"), a list of them, or "all"; in a pipeline also "none", for '
         "nothing but what its rules name",
     )
     #: The filters that are set, by name, as they were given.
     filters: Mapping[str, Values] = field(default_factory=dict)
     include_stimuli: bool = option(
-        False, SWITCH, "also fetch all of stimuli/; their licence has to be accepted once"
+        kinds.SWITCH, "also fetch all of stimuli/; their licence has to be accepted once", False
     )
     workers: int = option(
-        1, WORKERS, "aws s3 cp processes at once (default: 1)", (PYTHON, COMMAND), argument="n_jobs"
+        kinds.WORKERS,
+        "aws s3 cp processes at once (default: 1)",
+        1,
+        ways=(PYTHON, COMMAND),
     )
     data_dir: str | os.PathLike[str] | None = option(
-        None,
-        FOLDER,
+        kinds.FOLDER,
         "the folder for the files (default: $LAION_FMRI_DATA_DIR, else the choice that "
         "'laion-fmri config' has saved)",
     )
     dry_run: bool = option(
-        False, SWITCH, "show what would be fetched, and fetch nothing", (PYTHON, COMMAND)
+        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, ways=(PYTHON, COMMAND)
     )
     max_bandwidth: float | None = option(
-        None, RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
+        kinds.RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
     )
     stall_timeout: float = option(
-        60.0,
-        SECONDS,
+        kinds.SECONDS,
         "seconds without a byte after which a transfer is given up and tried again, twice "
         "(default: 60)",
+        60.0,
     )
-    space_check: bool = option(True, SWITCH, "refuse to begin what the disk has no room for")
+    space_check: bool = option(kinds.SWITCH, "refuse to begin what the disk has no room for", True)
     profile: str | os.PathLike[str] | None = option(
-        None,
-        NAME,
+        kinds.NAME,
         'send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
-        (PYTHON, COMMAND),
+        ways=(PYTHON, COMMAND),
     )
     manifest: str | None = option(
-        None,
-        FILE,
+        kinds.FILE,
         "fetch what this manifest names, in exactly these versions, and name what has changed; "
         'subject "all" and no filters is all of it',
     )
     save_manifest: str | None = option(
-        None, FILE, "keep what is selected in this file, as a manifest"
+        kinds.FILE, "keep what is selected in this file, as a manifest"
     )
     checksums: bool = option(
-        False,
-        SWITCH,
+        kinds.SWITCH,
         "add the SHA-256 of each complete file to the manifest that is kept, after the run",
-        (PYTHON, COMMAND),
+        False,
+        ways=(PYTHON, COMMAND),
     )
     fetch_on: str = option(
-        "submit-host",
-        PLACE,
+        kinds.PLACE,
         'where to fetch when a pipeline runs on a cluster: "submit-host", whose network the nodes '
         'may not have, or "cluster"',
-        (CONFIG,),
+        "submit-host",
+        ways=(CONFIG,),
     )
     fetch_workers: int = option(
-        4, COUNT, "how many aws processes then run at once on the submit host", (CONFIG,)
+        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, ways=(CONFIG,)
     )
     bucket: str | None = option(
-        None, NAME, "name of the bucket (default: $LAION_FMRI_BUCKET, else laion-fmri)", (CONFIG,)
+        kinds.NAME,
+        "name of the bucket (default: $LAION_FMRI_BUCKET, else laion-fmri)",
+        ways=(CONFIG,),
     )
-    region: str | None = option(None, NAME, "region of the bucket (default: us-west-2)", (CONFIG,))
+    region: str | None = option(
+        kinds.NAME, "region of the bucket (default: us-west-2)", ways=(CONFIG,)
+    )
     endpoint_url: str | None = option(
-        None,
-        NAME,
+        kinds.NAME,
         "a stand-in for S3 (default: $LAION_FMRI_ENDPOINT_URL, else S3 itself)",
-        (CONFIG,),
+        ways=(CONFIG,),
     )
     trees: tuple[str, ...] = option(
-        PUBLISHED.trees,
-        WORDS,
+        kinds.WORDS,
         "prefixes listed for each subject, with {subject} in them (default: derivatives and "
         "atlases)",
-        (CONFIG,),
+        PUBLISHED.trees,
+        ways=(CONFIG,),
     )
     held_out_sessions: tuple[str, ...] = option(
-        PUBLISHED.held_out_sessions,
-        WORDS,
+        kinds.WORDS,
         "sessions that the bucket lists but does not give out (default: ses-31 to ses-34)",
-        (CONFIG,),
+        PUBLISHED.held_out_sessions,
+        ways=(CONFIG,),
     )
     restricted_keys: tuple[str, ...] = option(
-        PUBLISHED.restricted_keys,
-        WORDS,
+        kinds.WORDS,
         "keys that need a data use agreement (default: the stimuli in one HDF5 file)",
-        (CONFIG,),
+        PUBLISHED.restricted_keys,
+        ways=(CONFIG,),
     )
 
     @property
@@ -260,55 +159,32 @@ class Settings:
         return Facts(self.trees, self.held_out_sessions, self.restricted_keys)
 
 
+#: The field of each option, by its name in Python and on the command line.
+_FIELDS = {item.name: item for item in fields(Settings) if item.metadata}
+_FIELDS["n_jobs"] = _FIELDS.pop("workers")
+
+
 def list_options(way: str) -> dict[str, tuple[Option, Any]]:
-    """Return argument -> option and default, of those that a way in knows."""
-    found = {}
-    for item in fields(Settings):
-        if "option" in item.metadata and way in (this := _name_option(item)).ways:
-            found[this.argument] = this, item.default
-    return found
-
-
-def _name_option(item: Field[Any]) -> Option:
-    this: Option = item.metadata["option"]
-    return this if this.argument else this._replace(argument=item.name)
-
-
-def _find_option(argument: str) -> Option:
-    found = (_name_option(item) for item in fields(Settings) if "option" in item.metadata)
-    return next(this for this in found if this.argument == argument)
+    """Return name -> option and default, of those that an interface knows."""
+    found = {name: (item.metadata["option"], item.default) for name, item in _FIELDS.items()}
+    return {name: (this, default) for name, (this, default) in found.items() if way in this.ways}
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Return the settings that arguments make; None, and what is absent, is the default.
 
-    Raises
-    ------
-    ConfigError
-        If a number is not above 0, a file is not a path, or checksums have nowhere to go.
-    InputTypeError
-        If a switch is neither True nor False.
+    Raises ConfigError or InputTypeError for a value that is not valid.
     """
-    values: dict[str, Any] = {}
-    for item in fields(Settings):
-        if "option" in item.metadata:
-            this = _name_option(item)
-            if (value := given.get(this.argument)) is not None:
-                values[item.name] = this.kind.check(this.argument, value)
-    if "subject" in values:
-        values["subject"] = _keep(values["subject"])
-    values["filters"] = {
-        name: _keep(given[name]) for name in FILTERS if given.get(name) is not None
+    values: dict[str, Any] = {
+        item.name: item.metadata["option"].kind.check(name, given[name])
+        for name, item in _FIELDS.items()
+        if given.get(name) is not None
     }
+    filters = {name: given[name] for name in FILTERS if given.get(name) is not None}
+    values["filters"] = {name: kinds.VALUES.check(name, value) for name, value in filters.items()}
     if values.get("checksums") and not values.get("save_manifest"):
         raise ConfigError("checksums are written to a manifest; name one with save_manifest")
     return Settings(**values)
-
-
-def _keep(value: Any) -> Any:
-    """Return a filter's value for any number of readers: an iterator could be read only once."""
-    is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    return list(value) if is_many else value
 
 
 def spell_command(command: str, settings: Settings, subjects: Values = None) -> str:
@@ -320,7 +196,8 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     """Return the options of :func:`spell_command`."""
     given = {"subject": subjects or settings.subject, **settings.filters}
     if settings.manifest:
-        given = {name: v for name, v in given.items() if (name, v) != ("subject", "all")}
+        if given["subject"] == "all":
+            del given["subject"]
         given["manifest"] = settings.manifest
     words: list[str] = []
     for name, values in given.items():
@@ -335,10 +212,7 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
 def read_config(config: Mapping[str, Any]) -> Settings:
     """Return the settings that the configuration of a workflow makes.
 
-    Raises
-    ------
-    ConfigError
-        One line: each key that is wrong, its value, what was expected, and what to write instead.
+    The ConfigError names each key that is wrong, its value, and what was expected, in one line.
     """
     import jsonschema
 
@@ -355,8 +229,10 @@ def make_schema() -> dict[str, Any]:
         name: {**this.kind.schema, "description": f"{this.kind.words}: {this.help}"}
         for name, (this, _) in list_options(CONFIG).items()
     }
-    values = {"oneOf": [{"type": "null"}, *_VALUES]}
-    filters = {name: {**values, "description": f"{_MANY}: {HELP[name]}"} for name in FILTERS}
+    values = {"oneOf": [{"type": "null"}, *kinds.VALUES.schema["oneOf"]]}
+    filters = {
+        name: {**values, "description": f"{kinds.VALUES.words}: {HELP[name]}"} for name in FILTERS
+    }
     return {
         "type": "object",
         "required": ["subject"],
@@ -366,16 +242,17 @@ def make_schema() -> dict[str, Any]:
 
 
 def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
-    known = problem.schema.get("properties", {})
     if problem.validator == "required":
-        return f"the configuration lacks 'subject': {known['subject']['description']}"
+        description = problem.schema["properties"]["subject"]["description"]
+        return f"the configuration lacks 'subject': {description}"
     if problem.validator == "additionalProperties":
+        known = problem.schema["properties"]
         unknown = [str(key) for key in config if key not in known]
         told = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
         return f"{''.join(told)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
-    many = isinstance(value, (list, tuple)) and bool(value)
-    odd = next((v for v in value if not isinstance(v, str)), value) if many else value
+    items = value if isinstance(value, (list, tuple)) else [value]
+    odd = next((item for item in items if not isinstance(item, str)), None)
     if isinstance(odd, (int, float)) and "string" in str(problem.schema):
         # YAML has made a number of it, so 01 has become 1 and 010 has become 8.
         return f'{name}: {odd!r} is not a string; quote it, such as {name}: "01"'
@@ -384,38 +261,34 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
 
 
 def takes(*names: str) -> Callable[[_Function], _Function]:
-    """Give a function with ``**options`` these options: a check of names, signature and docs."""
-    known = list_options(PYTHON)
+    """Give a function with ``**options`` these options: a check of names, signature and docs.
+
+    A filter among `names` has no docs of its own; the function describes them all.
+    """
+    options = list_options(PYTHON)
+    known = {name: options[name] for name in names if name in options}
+    texts = [f"    {n} : {o.kind.type}, optional\n        {o.help}." for n, (o, _) in known.items()]
 
     def decorate(function: _Function) -> _Function:
         signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        allowed = [*(p.name for p in own), *names]
+        parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        for name in names:
+            default = known[name][1] if name in known else None
+            parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)]
+        allowed = [parameter.name for parameter in parameters]
 
         @functools.wraps(function)
         def checked(*args: Any, **options: Any) -> Any:
             for name in options:
                 if name not in allowed:
-                    told = f"{function.__name__}() has no argument {name!r}; "
-                    told += f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
-                    raise InputTypeError(told)
+                    raise InputTypeError(
+                        f"{function.__name__}() has no argument {name!r}; "
+                        f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
+                    )
             return function(*args, **options)
 
-        added = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=known[name][1] if name in known else None,
-            )
-            for name in names
-        ]
-        checked.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        text = "\n".join(
-            f"    {name} : {known[name][0].kind.type}, optional\n        {known[name][0].help}."
-            for name in names
-            if name in known
-        )
-        checked.__doc__ = (function.__doc__ or "").replace("    {options}", text)
+        checked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        checked.__doc__ = (function.__doc__ or "").replace("    {options}", "\n".join(texts))
         return checked  # type: ignore[return-value]
 
     return decorate

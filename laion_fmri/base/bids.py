@@ -1,4 +1,4 @@
-"""An object key and the BIDS entities, suffix and extension that it carries. Pure functions."""
+"""The BIDS entities, suffix and extension in an object key."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 
 class Parsed(NamedTuple):
-    """What a key says about itself; ``None`` where it does not carry the entity.
+    """The entities of a key; ``None`` where it does not carry one.
 
-    This is the one list of entities: parser, filters, columns, flags and docs follow it, with the
+    This is the only list of entities: parser, filters, columns, flags and docs follow it, with the
     text beside each as its help. New ones go to the end, since callers know the columns by number.
     """
 
@@ -25,21 +25,20 @@ class Parsed(NamedTuple):
     extension: Annotated[str | None, "extensions, such as nii.gz or tsv"]
 
 
-#: Name of each field -> what a filter on it names.
+#: Name of each field -> the help of a filter on it.
 HELP: dict[str, str] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(Parsed, include_extras=True).items()
 }
 #: Those that are written ``name-value`` in a key.
 ENTITIES = tuple(name for name in HELP if name not in ("suffix", "extension"))
-#: The filters of ``download()``, in the order of its arguments; the subject is none of them.
+#: The filters of ``download()``, in the order of its arguments; the subject is not one of them.
 FILTERS = tuple(name for name in HELP if name != "sub")
 
 
 def parse_key(key: str) -> Parsed:
-    """Read the entities of `key` from its directories and its file name alike.
+    """Read the entities of `key` from its directories and its file name, which wins.
 
-    The suffix is the last ``_`` part of the name before its first dot, the extension all after that
-    dot. Where a directory and the file name disagree, the file name, being nearer, is believed.
+    The suffix is the last ``_`` part of the name before its first dot, the extension all after it.
 
     Examples
     --------
@@ -50,23 +49,16 @@ def parse_key(key: str) -> Parsed:
     """
     directory, _, name = key.rpartition("/")
     stem, _, extension = name.partition(".")
-    found: dict[str, str | None] = dict(_directory_entities(directory))
-    _read_entities(stem, found)
-    found["suffix"] = stem.rpartition("_")[2] or None
-    found["extension"] = extension or None
-    return Parsed._make(map(found.get, HELP))
+    found = {**_read_directory(directory), **_read_entities(stem)}
+    found["suffix"] = stem.rpartition("_")[2]
+    found["extension"] = extension
+    return Parsed._make(found.get(name) or None for name in HELP)
 
 
-@lru_cache(maxsize=4096)  # thousands of keys share a few hundred directories
-def _directory_entities(directory: str) -> tuple[tuple[str, str | None], ...]:
-    found: dict[str, str | None] = {}
-    for part in directory.split("/"):
-        _read_entities(part, found)
-    return tuple(found.items())
+def _read_entities(text: str) -> dict[str, str]:
+    tokens = [token.partition("-") for token in text.replace("/", "_").split("_")]
+    return {entity: value for entity, _, value in tokens if value and entity in ENTITIES}
 
 
-def _read_entities(text: str, found: dict[str, str | None]) -> None:
-    for token in text.split("_"):
-        entity, _, value = token.partition("-")
-        if value and entity in ENTITIES:
-            found[entity] = value
+#: Thousands of keys share a few hundred directories.
+_read_directory = lru_cache(maxsize=4096)(_read_entities)

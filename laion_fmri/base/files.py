@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ StrPath = str | os.PathLike[str]
 
 def write_atomically(file: Path, content: str | bytes) -> None:
     """Write `file` so that a reader sees the old or the new content, never a part."""
-    # Its name is shortened, since it has to be a name as well.
+    # The name is cut: with the suffix it must not be longer than a file system allows.
     scratch = file.with_name(f"{file.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,7 +1,4 @@
-"""Sizes, times and names as a person reads them, and what a mistyped name may have meant.
-
-Sizes are in decimal units, as S3 and disks have them.
-"""
+"""Sizes, in decimal units, times and names as a person reads them; near misses of names."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ def format_share(done: int, total: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a time in the two units that matter, such as ``12 s``, ``3 min 20 s``, ``2 h 5 min``.
-
-    Below 10 s it has tenths, unless it is a whole number to begin with.
-    """
+    """Return a time in its two largest units, such as ``2 h 5 min``; tenths of a small float."""
     whole = round(seconds)
     if seconds < 9.95 and isinstance(seconds, float):
         return f"{seconds:.1f} s"
@@ -45,17 +39,14 @@ def format_seconds(seconds: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return `text` in at most `width` columns of a terminal, without its middle if need be.
-
-    The end gets two thirds: it tells the names of files apart.
-    """
+    """Return `text` in at most `width` columns of a terminal, without its middle if necessary."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= width:
         return text
     if width < 1:
         return ""
-    head = (width - 1) // 3
+    head = (width - 1) // 3  # more for the end, which differs between names of files
     tail = set_cell_size(text[::-1], width - 1 - head).rstrip(" ")[::-1]
     return f"{set_cell_size(text, head).rstrip(' ')}…{tail}"
 

@@ -1,4 +1,4 @@
-"""The client of the bucket: anonymous, with no settings of the user's, and wary of what answers."""
+"""The client of the bucket: anonymous, without the user's AWS settings, and wary of answers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from typing import Any
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 15.0
 #: Requests for a page before it is given up, each after a longer pause: 3.5 s on average for all.
 ATTEMPTS = 4
-#: What the documents of S3 begin with: a listing or an error, after the XML declaration.
+#: How a document of S3 begins: a listing or an error, after the XML declaration.
 S3_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?<(?:\w+:)?(?:ListBucketResult|Error)\b")
-#: The beginning of a document, which breaks off before it has told what it is.
+#: A document that breaks off before it is clear what it is.
 HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
 
 _MAKING = threading.Lock()
 
 
 class NoListingError(Exception):
-    """What has answered is not S3."""
+    """The answer is not from S3."""
 
 
 def _refuse_no_listing(response_dict: dict[str, Any], **_more: Any) -> None:
-    """Refuse an answer that is no document of S3, which botocore would take for an empty listing.
+    """Refuse an answer that is not a document of S3, and empty for botocore.
 
-    A captive portal answers any request with its login page, or leads there (3xx), or says so with
-    the status 511 of RFC 6585. What breaks off at once is asked for again, like half a listing.
+    A captive portal answers any request with its login page, or redirects there (3xx), or has the
+    status 511 of RFC 6585. An answer that breaks off at once is asked for again.
     """
     status, body = response_dict["status_code"], response_dict["body"]
     if status < 300 and HALF_DOCUMENT.match(body):
@@ -46,22 +46,16 @@ def _refuse_no_listing(response_dict: dict[str, Any], **_more: Any) -> None:
 
 def get_client(region: str, endpoint_url: str | None) -> Any:
     """Return the client for a region and endpoint, made once however many threads ask for it."""
+    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+    files = [value for value in map(os.environ.get, names) if value and value.strip()]
     with _MAKING:
-        return _make_client(region, endpoint_url, _find_certificates())
-
-
-@lru_cache(maxsize=8)  # making a client takes longer than listing a session
-def _make_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
-    with pause_collector():
-        return _load_client(region, endpoint_url, certificates)
+        # Never an empty text, as from AWS_CA_BUNDLE=, for which older botocores check nothing.
+        return _make_client(region, endpoint_url, files[0] if files else True)
 
 
 @contextmanager
 def pause_collector() -> Iterator[None]:
-    """Spare what makes a great many objects and no garbage a fifth of its time or more.
-
-    The collector would look at all of them again and again.
-    """
+    """Save a fifth of the time or more where many objects are made and no garbage."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -71,15 +65,16 @@ def pause_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _load_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
+@lru_cache(maxsize=8)  # making a client takes longer than listing a session
+@pause_collector()
+def _make_client(region: str, endpoint_url: str | None, certificates: str | bool) -> Any:
     import boto3
     import botocore.session
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
-    # A session that reads neither the user's AWS files nor their environment, whatever botocore
-    # comes to read there.
+    # A session that reads neither the user's AWS files nor their environment.
     nowhere = {
         name: (None, None, default, convert)
         for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
@@ -88,8 +83,7 @@ def _load_client(region: str, endpoint_url: str | None, certificates: str | bool
     core = botocore.session.Session(session_vars=nowhere)
     factory = core.get_component("response_parser_factory")
     factory.set_parser_defaults(timestamp_parser=_parse_time)
-    session = boto3.Session(botocore_session=core)
-    client = session.client(
+    client = boto3.Session(botocore_session=core).client(
         "s3",
         region_name=region,
         endpoint_url=endpoint_url,
@@ -104,22 +98,13 @@ def _load_client(region: str, endpoint_url: str | None, certificates: str | bool
             s3={"addressing_style": "path"} if endpoint_url else None,
         ),
     )
-    # botocore calls the handlers of wildcards first, and has one that hides the status from others.
+    # botocore calls the handlers of wildcards first; one of its own hides the status from others.
     client.meta.events.register_first("before-parse.*.ListObjectsV2", _refuse_no_listing)
     return client
 
 
-def _find_certificates() -> str | bool:
-    """Return the file of the certificates to trust, or True for those that come with botocore.
-
-    Never an empty text, as from ``AWS_CA_BUNDLE=``, for which older botocores check nothing at all.
-    """
-    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-    return next((value for value in map(os.environ.get, names) if value and value.strip()), True)
-
-
 def _parse_time(value: Any) -> datetime:
-    """Read the time of an object; botocore's own way, for any spelling, is half of a listing."""
+    """Read the time of an object; botocore's own way, for any format, takes half of a listing."""
     try:
         return datetime.fromisoformat(value)
     except (TypeError, ValueError):

@@ -10,16 +10,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from laion_fmri import dataset
-from laion_fmri.bucket.address import check_bucket, check_endpoint, check_region
+from laion_fmri.bucket.address import check_address
 from laion_fmri.bucket.client import NoListingError, get_client
 from laion_fmri.bucket.client import pause_collector as pause_collector
 from laion_fmri.errors import BucketError
 from laion_fmri.settings import Settings
 
-#: Rounds of requests for a page where something answers, but with an error of its own, half a
-#: page, or none: of 12 requests one gets through, though every third were to fail.
+#: Rounds of requests for a page that comes as an error, by half, or not at all: 12 requests, of
+#: which one gets through even if every third fails.
 ROUNDS = 3
-#: Pages without anything new, one after the other, of a listing that goes in circles.
+#: Pages in a row without anything new that mean that a listing goes in circles.
 IDLE_PAGES = 10
 
 
@@ -44,21 +44,16 @@ class Bucket:
     def from_settings(cls, settings: Settings | None = None) -> Bucket:
         """Take each part from `settings`, else from our own environment, else the published one.
 
-        The user's AWS settings are not asked: a campus store in ``AWS_ENDPOINT_URL`` or a profile
-        that does not exist has nothing to do with this bucket.
-
-        Raises
-        ------
-        ConfigError
-            If one of them cannot be what it stands for, see :mod:`laion_fmri.bucket.address`.
+        The user's AWS settings have nothing to do with this bucket: a campus store in
+        ``AWS_ENDPOINT_URL``, say. Raises ConfigError for a value that is not valid.
         """
         given = settings or Settings()
         endpoint = given.endpoint_url or os.environ.get("LAION_FMRI_ENDPOINT_URL")
         name = given.bucket or os.environ.get("LAION_FMRI_BUCKET") or dataset.BUCKET
         return cls(
-            check_bucket(name),
-            check_region(given.region or dataset.REGION),
-            check_endpoint(endpoint) if endpoint else None,
+            check_address("bucket", name),
+            check_address("region", given.region or dataset.REGION),
+            check_address("endpoint_url", endpoint) if endpoint else None,
         )
 
     def __str__(self) -> str:
@@ -66,30 +61,24 @@ class Bucket:
         return f"s3://{self.name}{where}"
 
     def aws_options(self) -> list[str]:
-        """Return the options that point ``aws s3`` at this bucket, anonymously.
-
-        The endpoint goes on the command line: older versions ignore its environment variable and
-        would call the real service.
-        """
+        """Return the options that point ``aws s3`` at this bucket, anonymously."""
+        # Older versions ignore the environment variable of the endpoint, and would call S3 itself.
         endpoint = ["--endpoint-url", self.endpoint_url] if self.endpoint_url else []
         return ["--only-show-errors", "--no-sign-request", "--region", self.region, *endpoint]
 
     def list_objects(self, prefix: str, *, deep: bool = True) -> Iterator[ListedObject]:
         """List the objects under `prefix`, or with ``deep=False`` those directly in it.
 
-        Folder markers (keys that end in ``/``) are left out: they are no files. A key that is
-        listed again, as on a page that came twice, is passed over.
-
-        Raises
-        ------
-        BucketError
-            If the bucket cannot be reached, does not exist, refuses the listing, or if what answers
-            gives no listing or one without an end.
+        Folder markers (keys that end in ``/``) are left out, and so is a key that is listed again.
+        Raises BucketError if the answer is not a complete listing.
         """
-        for page in self._pages(prefix, deep):
-            for item in page:
+        try:
+            for item in self._list(prefix, deep):
                 if not item.get("Key", "/").endswith("/"):
-                    yield self._read_object(item)
+                    etag = item["ETag"].strip('"')
+                    yield ListedObject(item["Key"], item["Size"], etag, item["LastModified"])
+        except KeyError as error:
+            raise self._explain(error) from error
 
     def list_many(self, prefixes: Iterable[tuple[str, bool]]) -> list[list[ListedObject]]:
         """List several prefixes at once; each comes with whether it is listed ``deep``."""
@@ -98,19 +87,15 @@ class Bucket:
 
     def list_folders(self, prefix: str) -> list[str]:
         """List the names of the folders directly under `prefix`, sorted."""
-        return sorted(
-            item["Prefix"][len(prefix) : -1]
-            for page in self._pages(prefix, deep=False)
-            for item in page
-            if "Prefix" in item
-        )
+        found = [item["Prefix"] for item in self._list(prefix, deep=False) if "Prefix" in item]
+        return sorted(folder[len(prefix) : -1] for folder in found)
 
     def find_part_sizes(self, key: str, size: int, parts: int) -> tuple[int, int] | None:
-        """Return the sizes in bytes of the first and the last part of an object, if they are told.
+        """Return the sizes in bytes of the first and the last part of an object, if S3 tells them.
 
-        A HEAD of a part tells its size: ``partNumber`` in
-        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html. Stores that do not know
-        this tell that of the whole object, which is `size` bytes.
+        A HEAD of a part has its size: ``partNumber`` in
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html. Other stores may answer
+        with that of the whole object, which is `size` bytes.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -125,7 +110,7 @@ class Bucket:
         first, last = found
         return (first, last) if first < size else None
 
-    def _pages(self, prefix: str, deep: bool) -> Iterator[list[dict[str, Any]]]:
+    def _list(self, prefix: str, deep: bool) -> Iterator[dict[str, Any]]:
         """Yield what is new on each page: objects (with a ``Key``) and folders (a ``Prefix``)."""
         where = {"Bucket": self.name, "Prefix": prefix} | ({} if deep else {"Delimiter": "/"})
         seen: set[str] = set()
@@ -138,7 +123,7 @@ class Bucket:
             names = {item.get("Key") or item.get("Prefix", ""): item for item in items}
             new = [item for name, item in names.items() if name not in seen]
             seen.update(names)
-            yield new
+            yield from new
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")
@@ -151,23 +136,21 @@ class Bucket:
             tokens.add(token)
             where["ContinuationToken"] = token
 
-    def _ask(self, where: Mapping[str, str]) -> dict[str, Any]:
-        """Return one page of a listing, asked for again and again while that may help."""
+    def _ask(self, where: Mapping[str, str], rounds: int = ROUNDS) -> dict[str, Any]:
+        """Return one page of a listing; ask again after an error that may pass."""
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
         from botocore.parsers import ResponseParserError
 
         passing = (ClientError, ConnectionClosedError, ResponseParserError, NoListingError)
-        for left in reversed(range(ROUNDS)):
-            try:
-                client = get_client(self.region, self.endpoint_url)
-                page: dict[str, Any] = client.list_objects_v2(**where)
-                return page
-            except passing as error:
-                if left == 0 or (isinstance(error, ClientError) and _read_status(error) < 500):
-                    raise self._explain(error) from error
-            except (BotoCoreError, ValueError, KeyError) as error:
+        try:
+            client = get_client(self.region, self.endpoint_url)
+            page: dict[str, Any] = client.list_objects_v2(**where)
+            return page
+        except (*passing, BotoCoreError, ValueError, KeyError) as error:
+            is_final = isinstance(error, ClientError) and _read_status(error) < 500
+            if rounds == 1 or is_final or not isinstance(error, passing):
                 raise self._explain(error) from error
-        raise AssertionError("the last round returns or raises")
+        return self._ask(where, rounds - 1)
 
     def _explain(self, error: Exception) -> BucketError:
         from botocore.exceptions import ClientError, SSLError
@@ -177,13 +160,11 @@ class Bucket:
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code", "unknown error")
             if _read_status(error) < 500:
-                return BucketError(
-                    f"{self} refuses to be listed ({code}); check the name of the bucket and the "
-                    "endpoint"
-                )
+                advice = "check the name of the bucket and the endpoint"
+                return BucketError(f"{self} refuses to be listed ({code}); {advice}")
             reason, advice = f"the server is in trouble ({code})", "try again later"
         elif isinstance(error, NoListingError):
-            reason = "the endpoint answered with something that is no S3 listing"
+            reason = "the endpoint answered with something that is not an S3 listing"
             advice = (
                 "is there a login page (captive portal) in between? Sign in with a browser, or "
                 "check the endpoint"
@@ -192,18 +173,10 @@ class Bucket:
             reason, advice = f"an entry of its listing has no {error.args[0]}", "check the endpoint"
         elif isinstance(error, SSLError):
             advice = (
-                "if the network or the server has an authority of its own, set AWS_CA_BUNDLE to "
-                "the file of its certificates"
+                "if the network or the server has its own certificate authority, set AWS_CA_BUNDLE "
+                "to the file of its certificates"
             )
         return BucketError(f"{self} cannot be listed: {reason}; {advice}")
-
-    def _read_object(self, item: Mapping[str, Any]) -> ListedObject:
-        try:
-            return ListedObject(
-                item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"]
-            )
-        except KeyError as error:
-            raise self._explain(error) from error
 
 
 def _read_status(error: Any) -> int:

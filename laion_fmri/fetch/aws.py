@@ -1,4 +1,4 @@
-"""The AWS CLI: where it is, what it is told, and what its messages mean.
+"""The AWS CLI: where it is, how it is configured, and what its messages mean.
 
 Only the standard library, since ``transfer.py`` needs it.
 """
@@ -14,8 +14,11 @@ from pathlib import Path
 
 from laion_fmri.errors import AwsNotFoundError
 
+#: Bytes of one request; a whole object up to this size is one request. Half the requests of aws's
+#: default, and as fast or faster. S3's checksum covers a whole object, not a part.
+PART = 16 * 2**20
 #: The settings of aws, see https://docs.aws.amazon.com/cli/latest/topic/s3-config.html.
-TRANSFER_CONFIG = """\
+CONFIG = """\
 [default]
 retry_mode = standard
 max_attempts = 5
@@ -23,26 +26,25 @@ s3 =
   max_concurrent_requests = {connections}
   multipart_threshold = {part}
   multipart_chunksize = {part}
-{max_bandwidth}  addressing_style = {addressing_style}
+  addressing_style = {style}
 """
-#: Bytes of one request, which a whole object up to this size is: half the requests of the default,
-#: and as fast or faster. S3's checksum holds for a whole object, not for a part.
-PART = 16 * 2**20
-#: Seconds for a connection to be made, at most.
+#: The longest time to make a connection, in seconds.
 CONNECT_TIMEOUT = 10
-#: aws has no exit status of its own for these; its message names the HTTP status or S3's word.
-_ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 DENIED = ("denied", "access denied (403)")
 GONE = ("failed", "no longer in the bucket (404)")
-#: Outcome and reason of what need not be tried again.
+#: Outcome and reason of what is not tried again. aws has no exit status of its own for these; its
+#: message has the HTTP status or S3's error code.
 FINAL = {"403": DENIED, "AccessDenied": DENIED, "404": GONE, "NoSuchKey": GONE}
+_ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 #: What aws makes of answers that are not S3's: one without the headers of an object, or a redirect.
-_NO_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
+NOT_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
+#: aws says this where the file system takes no times; then those of files mean nothing.
+NO_TIMES = "unable to update the last modified time"
 PAGE = (
-    "an HTML page has come in its place; is there a login page (captive portal) in between? "
+    "an HTML page arrived in its place; is there a login page (captive portal) in between? "
     "Sign in with a browser, or try from another network"
 )
-#: What a disk says that takes no more files; there is no point in going on.
+#: errno values that mean nothing more can be written; they stop the run.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _DISK_ERROR = re.compile(r"\[Errno ({})\]".format("|".join(map(str, DISK_ERRORS))))
 
@@ -55,49 +57,27 @@ def aws_command() -> str:
 
 
 def find_aws_command() -> str:
-    """Return the full path of the AWS CLI.
-
-    Raises
-    ------
-    AwsNotFoundError
-        With three ways to get it.
-    """
-    command = aws_command()
-    found = shutil.which(command)
-    if found is None:
-        raise AwsNotFoundError(
-            f"the AWS CLI ({command}) is not found; get it with 'uv tool install awscli', "
-            "'conda install -c conda-forge awscli' or from https://aws.amazon.com/cli, or set "
-            "LAION_FMRI_AWS to its path"
-        )
-    return found
-
-
-def make_config(connections: int, max_bandwidth: int | None, *, is_mirror: bool) -> str:
-    """Return the text of aws's configuration file.
-
-    Parameters
-    ----------
-    connections
-        Requests at once.
-    max_bandwidth
-        Bytes per second, or None for no limit.
-    is_mirror
-        Whether it talks to a stand-in for S3, which may know buckets by path alone.
-    """
-    limit = ""
-    if max_bandwidth:  # aws takes whole units of 1024 bytes
-        limit = f"  max_bandwidth = {max(1, max_bandwidth // 1024)}KB/s\n"
-    return TRANSFER_CONFIG.format(
-        connections=connections,
-        part=PART,
-        max_bandwidth=limit,
-        addressing_style="path" if is_mirror else "auto",
+    """Return the full path of the AWS CLI, or raise AwsNotFoundError."""
+    if found := shutil.which(aws_command()):
+        return found
+    raise AwsNotFoundError(
+        f"the AWS CLI ({aws_command()}) is not found; get it with 'uv tool install awscli', "
+        "'conda install -c conda-forge awscli' or from https://aws.amazon.com/cli, or set "
+        "LAION_FMRI_AWS to its path"
     )
 
 
+def make_config(connections: int, max_bandwidth: int | None, *, is_mirror: bool) -> str:
+    """Return aws's configuration file, for a limit in bytes per second."""
+    style = "path" if is_mirror else "auto"  # a stand-in for S3 may know buckets by path alone
+    config = CONFIG.format(connections=connections, part=PART, style=style)
+    if max_bandwidth:  # aws takes whole units of 1024 bytes
+        config += f"  max_bandwidth = {max(1, max_bandwidth // 1024)}KB/s\n"
+    return config
+
+
 def make_environment(config_file: Path) -> dict[str, str]:
-    """Return the user's environment without their AWS settings, but for the certificates."""
+    """Return the user's environment without their AWS settings, except for the certificates."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -113,16 +93,17 @@ def make_environment(config_file: Path) -> dict[str, str]:
 
 
 def make_timeouts(stall_timeout: float) -> list[str]:
-    """Return the options that let aws itself try a silent connection again, in half that time."""
+    """Return the options that let aws itself retry a silent connection, after half the timeout."""
     read = max(1, int(stall_timeout / 2))
     connect = min(read, CONNECT_TIMEOUT)
     return ["--cli-read-timeout", str(read), "--cli-connect-timeout", str(connect)]
 
 
-def make_filters(patterns: Sequence[str], exclusions: Sequence[str] = ()) -> list[str]:
+def make_filters(patterns: Iterable[str], exclusions: Iterable[str] = ()) -> list[str]:
     """Return the options of a recursive copy; the last one that matches a key decides."""
-    included = [word for pattern in patterns for word in ("--include", pattern)]
-    return ["--exclude", "*", *included, *(w for p in exclusions for w in ("--exclude", p))]
+    chosen = [("--include", pattern) for pattern in patterns]
+    left_out = [("--exclude", pattern) for pattern in exclusions]
+    return [word for pair in (("--exclude", "*"), *chosen, *left_out) for word in pair]
 
 
 def escape_glob(text: str) -> str:
@@ -131,21 +112,20 @@ def escape_glob(text: str) -> str:
 
 
 def escape_pattern(name: str) -> str:
-    """Escape `name` so that as a value of ``--include`` it matches itself and is no option."""
+    """Escape `name` so that as a value of ``--include`` it matches itself and is not an option."""
     escaped = escape_glob(name)
     return f"[-]{escaped[1:]}" if escaped.startswith("-") else escaped
 
 
-def find_line(source: str, messages: str) -> str:
-    """Return the line of aws's messages about the object ``s3://...`` `source`, or nothing."""
-    name = f"{source} to "
-    return next((line for line in messages.splitlines() if name in line), "")
+def find_message(lines: Sequence[str], bucket: str, key: str | None) -> str:
+    """Return what aws says of the object `key` of a batch, or of a single one (None); or nothing.
 
-
-def last_line(messages: str) -> str:
-    """Return the last line of aws's messages that says something."""
-    lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    return lines[-1] if lines else "aws gave no reason"
+    It is the last line, unless a batch has one about the object, or the last is about another.
+    """
+    if key is not None:
+        own = [line for line in lines if f"s3://{bucket}/{key} to " in line]
+        lines = own[:1] or [line for line in lines[-1:] if f"s3://{bucket}/" not in line]
+    return lines[-1] if lines else ""
 
 
 def read_refusal(line: str, key: str) -> tuple[str, str] | None:
@@ -154,24 +134,12 @@ def read_refusal(line: str, key: str) -> tuple[str, str] | None:
     return FINAL.get(said[1]) if said else None
 
 
-def explain(line: str) -> str:
-    """Return a `line` of aws's in words, where it does not say what has happened."""
-    return f"{PAGE} ({line})" if _NO_S3.search(line) else line
-
-
 def read_disk_error(messages: str, names: Iterable[str]) -> str | None:
-    """Return what the disk has said, if aws could not write for its sake.
-
-    `names` are those of the objects, which may look like anything.
-    """
+    """Return the system's message if aws could not write because of the disk."""
     if not _DISK_ERROR.search(messages):
         return None
+    # The names of the objects may look like anything, so also like this error.
     for name in sorted(names, key=len, reverse=True):
         messages = messages.replace(name, "")
     said = _DISK_ERROR.search(messages)
     return os.strerror(int(said[1])) if said else None
-
-
-def cannot_set_times(messages: str) -> bool:
-    """Whether aws has said that the file system takes no times, which then say nothing."""
-    return "unable to update the last modified time" in messages.replace("\n", " ")

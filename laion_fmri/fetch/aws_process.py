@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,20 @@ from laion_fmri.fetch.aws import make_environment
 
 #: Seconds between two looks at what has arrived.
 TICK = 0.5
-#: Seconds more that aws has for its first byte: to start can take that long on a busy machine.
+#: More seconds that aws has for its first byte: its start can take that long on a busy machine.
 START = 5.0
+#: Lets the kernel end aws if this process is killed: PR_SET_PDEATHSIG, see prctl(2), only on Linux.
+_DIE_WITH_PARENT = (
+    partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL) if sys.platform == "linux" else None
+)
 
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: Called again and again with what aws has said so far; returns something that changes whenever a
+#: byte arrives, or None to end aws.
+Look = Callable[[str], object]
 
 
-def run_aws(
-    command: Sequence[str],
-    config: Path,
-    stall_timeout: float,
-    look: Callable[[str], object],
-) -> str:
-    """Run aws once; return what it complains of, if anything.
-
-    Parameters
-    ----------
-    command
-        The program and its arguments.
-    config
-        Its configuration file.
-    stall_timeout
-        Seconds without a byte after which it is ended.
-    look
-        Called again and again with what aws has said so far. Returns something that changes
-        whenever a byte arrives, or None to end aws.
-    """
+def run_aws(command: Sequence[str], config: Path, stall_timeout: float, look: Look) -> str:
+    """Run aws once, with the configuration file `config`; return its complaints, if any."""
     # Not on the disk of the data: aws has to be able to say that this one is full.
     with tempfile.TemporaryFile("w+", errors="replace") as messages:
         try:
@@ -53,7 +42,7 @@ def run_aws(
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
                 stderr=messages,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_DIE_WITH_PARENT,
             )
         except OSError as error:
             return f"the AWS CLI {command[0]} cannot be started: {error.strerror}"
@@ -67,25 +56,24 @@ def run_aws(
         said = messages.read()
     sys.stderr.write(said)
     if stalled:
-        return f"{said}\nno byte has arrived for {stall_timeout:g} s".strip()
+        return f"{said}\nno byte has arrived for {stall_timeout:g} s"
     if process.returncode == 0 and not said:
         return ""
-    return said or f"aws ended with exit status {process.returncode}"
+    return said.strip() or f"aws ended with exit status {process.returncode}"
 
 
 def _wait_for(
-    process: subprocess.Popen[Any],
-    messages: int,
-    stall_timeout: float,
-    look: Callable[[str], object],
+    process: subprocess.Popen[Any], messages: int, stall_timeout: float, look: Look
 ) -> bool:
-    """Wait for `process`, or until it is not wanted; return whether it was silent for too long."""
+    """Wait until `process` ends or `look` returns None; return whether it was silent too long."""
     seen = look("")
-    heard = time.monotonic() + START  # by then aws has begun
+    heard = time.monotonic() + START
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=TICK)
-        now = look(_peek(messages))
+        # pread, so that the position at which aws is writing stays where it is
+        said = os.pread(messages, os.fstat(messages).st_size, 0).decode(errors="replace")
+        now = look(said)
         if now is None:
             return False
         if now != seen:
@@ -93,14 +81,3 @@ def _wait_for(
         elif time.monotonic() - heard > stall_timeout:
             return True
     return False
-
-
-def _peek(file: int) -> str:
-    """Read what another process is writing to `file`, without moving its place in it."""
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end aws if this process is killed, where the kernel knows how to (Linux)."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)

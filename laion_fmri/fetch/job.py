@@ -1,4 +1,4 @@
-"""What one fetch job is, and all that its transfer has to know, as the run writes it down."""
+"""What a fetch job is, and everything that its transfer has to know, as the run writes it down."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 MIB = 2**20
-#: Overhead of an object, in bytes that could have been moved in that time: 2.7 ms of CPU at 530 MB
-#: for each second of CPU.
+#: What an object costs beside its bytes, in bytes that could have been moved in that time: 2.7 ms
+#: of CPU at 530 MB for each second of CPU.
 OBJECT_COST = 3 * MIB // 2
-#: Work below which a second process is not worth its start, in the same bytes: half a start.
+#: Work below which a second process is not worth its start, in the same unit: half a start.
 BATCH_COST = 96 * MIB
-#: Requests that are under way at once for each worker.
+#: Requests at once for each worker.
 CONNECTIONS = 10
 
 #: What the rules run, by its path.
@@ -26,30 +26,17 @@ Item = tuple[str, int]
 
 @dataclass(frozen=True)
 class Job:
-    """What one aws process brings: a batch of objects, or a single one.
+    """What one aws process fetches: a batch of objects, or a single one.
 
-    Attributes
-    ----------
-    name : str
-    prefix : str or None
-        The folder that a recursive copy lists; None for a single object.
-    patterns, exclusions : tuple of str
-        Relative to `prefix` and in aws's syntax; of the keys that the first match, those that none
-        of the second match are the keys of the batch and no other.
-    objects : tuple of (str, int)
-        The keys and their sizes in bytes.
-    workers : int
-        Workers that it stands for: its rule takes as many cores.
-    connections : int
-        Requests that are under way at once.
+    The keys of a batch, and no others, match one of `patterns` and none of `exclusions`.
     """
 
     name: str
-    prefix: str | None
-    patterns: tuple[str, ...]
+    prefix: str | None  # the folder that a recursive copy lists; None for a single object
+    patterns: tuple[str, ...]  # in aws's syntax, relative to the prefix
     objects: tuple[Item, ...]
-    workers: int = 1
-    connections: int = CONNECTIONS
+    workers: int = 1  # how many it stands for: its rule takes as many cores
+    connections: int = CONNECTIONS  # requests at once
     exclusions: tuple[str, ...] = ()
 
     @property
@@ -64,7 +51,7 @@ class Job:
 
     @property
     def minutes(self) -> int:
-        """The time to ask a cluster for: enough at 2 MB/s, and no more than a day."""
+        """The time to ask a cluster for: enough at 2 MB/s, and at most a day."""
         return min(15 + self.bytes // (2_000_000 * 60), 1440)
 
     @property
@@ -75,36 +62,17 @@ class Job:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job, and what its transfer has to know besides; written by the run.
-
-    Attributes
-    ----------
-    job : Job
-    bucket : str
-        The bucket's name.
-    data_dir, run_dir : str
-        Where the files go, and where the outcomes do.
-    modified : mapping of str to int
-        When each object was changed, in seconds since 1970, as far as that was listed.
-    stall_timeout : float
-        Seconds without a byte after which aws is ended and tried again.
-    max_bandwidth : int or None
-        Bytes per second.
-    keeps : bool
-        Whether Snakemake may remove what has arrived, once the job has failed.
-    presence : str or None
-        The sign that the own run lives, see :class:`laion_fmri.folder.presence.Presence`.
-    """
+    """A job, and what else its transfer has to know; written by the run."""
 
     job: Job
     bucket: str
     data_dir: str
     run_dir: str
-    modified: Mapping[str, int]
-    stall_timeout: float
-    max_bandwidth: int | None = None
-    keeps: bool = False
-    presence: str | None = None
+    modified: Mapping[str, int]  # key -> time of change in seconds since 1970, where it was listed
+    stall_timeout: float  # seconds without a byte after which aws is ended and run again
+    max_bandwidth: int | None = None  # bytes per second
+    keeps: bool = False  # whether Snakemake may remove what has arrived, if the job fails
+    presence: str | None = None  # the lock file of its run, see folder/presence.py
 
     def to_json(self) -> str:
         """Return it as text for :meth:`from_json`."""
@@ -115,6 +83,6 @@ class JobSpec:
         """Return the job that :meth:`to_json` has written."""
         content: dict[str, Any] = json.loads(text)
         job = content.pop("job")
-        job["objects"] = tuple((key, size) for key, size in job["objects"])
+        job["objects"] = tuple(map(tuple, job["objects"]))
         job |= {name: tuple(job[name]) for name in ("patterns", "exclusions")}
         return cls(Job(**job), **content)

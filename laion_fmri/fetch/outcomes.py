@@ -1,4 +1,4 @@
-"""What transfers record of each key, a line of JSON each, and the one reader of these records.
+"""The records of transfers: one line of JSON for each outcome of a key.
 
 A transfer may be killed while it writes, so a line may be cut short anywhere. Only the standard
 library, since ``transfer.py`` needs it.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What a transfer says of one key: ``fetched``, ``denied`` or ``failed``, and why not."""
+    """What became of a key: ``fetched``, ``denied`` or ``failed``, and why not."""
 
     outcome: str
     reason: str
@@ -26,7 +26,7 @@ class OutcomeReader:
 
     def __init__(self, folder: Path, pattern: str = "*.jsonl") -> None:
         self._folder, self._pattern = folder, pattern
-        self._places: dict[Path, int] = {}
+        self._positions: dict[Path, int] = {}
 
     def read(self) -> Iterator[tuple[str, Outcome]]:
         """Yield the key and outcome of each line that has been completed since the last call."""
@@ -35,16 +35,16 @@ class OutcomeReader:
                 yield from self._read_file(file)
 
     def _read_file(self, file: Path) -> Iterator[tuple[str, Outcome]]:
-        place = self._places.get(file, 0)
-        if file.stat().st_size <= place:
+        position = self._positions.get(file, 0)
+        if file.stat().st_size <= position:
             return
         with file.open("rb") as record:
-            record.seek(place)
+            record.seek(position)
             for line in record:
-                if not line.endswith(b"\n"):  # is being written
+                if not line.endswith(b"\n"):  # still being written
                     break
-                place += len(line)
-                self._places[file] = place
+                position += len(line)
+                self._positions[file] = position
                 if (said := _parse(line)) is not None:
                     yield said
 
@@ -55,8 +55,8 @@ def read_outcomes(folder: Path, pattern: str = "*.jsonl") -> dict[str, Outcome]:
 
 
 def record_outcome(file: Path, key: str, outcome: Outcome) -> None:
-    """Add a line to the record `file`; a line that was cut short before it is ended."""
-    line = json.dumps({"key": key, "outcome": outcome.outcome, "reason": outcome.reason})
+    """Add a line to the record `file`, after ending one that was cut short."""
+    line = json.dumps({"key": key, **outcome._asdict()})
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as record:
         if record.tell():
@@ -68,8 +68,8 @@ def record_outcome(file: Path, key: str, outcome: Outcome) -> None:
 def _parse(line: bytes) -> tuple[str, Outcome] | None:
     try:
         said = json.loads(line)
-        key, outcome, reason = said["key"], said["outcome"], said["reason"]
+        texts = said["key"], said["outcome"], said["reason"]
     except (ValueError, TypeError, KeyError):
         return None
-    is_text = all(isinstance(text, str) for text in (key, outcome, reason))
-    return (key, Outcome(outcome, reason)) if is_text else None
+    is_valid = all(isinstance(text, str) for text in texts)
+    return (texts[0], Outcome(*texts[1:])) if is_valid else None

@@ -1,9 +1,9 @@
-"""One fetch job: the ``aws s3 cp`` of a rule, from staging into place.
+"""One fetch job: the ``aws s3 cp`` of a rule, from a staging folder into place.
 
-What arrives goes to ``<data_dir>/.laion_fmri/partial/``, is compared with what was listed and moved
-into place at once, so that a batch that is stopped keeps what it has. What does not come is tried
-again, unless the bucket said 403 or 404, or has got another object there. What another run is
-fetching is waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl``.
+What arrives in ``<data_dir>/.laion_fmri/partial/`` is compared with the listing and moved into
+place at once, so that a batch that is stopped keeps what it has. What fails is tried again, unless
+the bucket answered 403 or 404, or has another object there now. What another run is fetching is
+waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ ATTEMPTS = 3
 BACKOFF = 2.0
 #: Seconds between two looks at whether another run is done with an object, at most.
 LONGEST_PAUSE = 5.0
-#: In a staging folder: the name of the job that it is for.
+#: In a staging folder: the file with the name of its job.
 JOB = "job"
-#: What a recursive copy that ends well without an object has to say about it.
+#: What is noted of an object that a recursive copy passes over without a message.
 UNLISTED = "not in the listing that aws has made"
 
 CHANGED = "the object has been replaced in the bucket since it was listed"
@@ -45,15 +45,11 @@ def main(argv: list[str]) -> int:
     """Run the job in the JSON text or ``@file`` ``argv[0]`` with the aws command after ``--``."""
     text = Path(argv[0][1:]).read_text() if argv[0].startswith("@") else argv[0]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under nohup a hang-up stays ignored; but who stops the workflow means its transfers too,
-        # even where a shell has started it in the background, with interrupts ignored.
+        # Under nohup a hang-up stays ignored. An interrupt does not, even if a shell that started
+        # the workflow in the background ignores it: stopping the workflow stops its transfers.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     return Transfer(JobSpec.from_json(text), argv[argv.index("--") + 1 :]).run()
-
-
-def _stop(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 class Transfer:
@@ -64,13 +60,15 @@ class Transfer:
         self.job = spec.job
         self.aws = [*aws_words, *aws.make_timeouts(spec.stall_timeout)]
         self.sizes: dict[str, int] = dict(spec.job.objects)
+        start = len(spec.job.prefix or "")
+        self.names = {key: key[start:] for key in self.sizes}  # as a recursive copy has them
         self.unsettled = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
         self.wanted: dict[str, None] = {}  # those of them that are being fetched here and now
         self.data_dir = Path(spec.data_dir)
         self.run_dir = Path(spec.run_dir)
         self.staging = self.data_dir / STATE_DIR / "partial"  # later a folder in it
         self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
-        self.failed = self.has_given_up = False
+        self.failed = False
         self.parent = os.getppid()
 
     def run(self) -> int:
@@ -78,7 +76,7 @@ class Transfer:
         try:
             self.record.parent.mkdir(parents=True, exist_ok=True)
             with staging.make_staging(self.data_dir, self.run_dir.name) as self.staging:
-                with contextlib.suppress(OSError):  # on a full disk, a view has to do without
+                with contextlib.suppress(OSError):  # the disk is full: only a view needs it
                     (self.staging / JOB).write_text(self.record.stem)
                 self._recall()
                 self._fetch_all()
@@ -95,7 +93,7 @@ class Transfer:
         while self.unsettled:
             taken = claims.take(self.unsettled)
             for key in taken:
-                if self._is_here(key):  # another run has brought it
+                if self._is_here(key):  # another run has fetched it
                     self._settle(key, "fetched", "")
             self.wanted = dict.fromkeys(key for key in taken if key in self.unsettled)
             if self.wanted:
@@ -125,15 +123,16 @@ class Transfer:
             if not self.wanted:
                 return
             messages = self._run_aws()
-            self._collect(times_count=not aws.cannot_set_times(messages))
-            if said := self._read_disk_error(messages):
+            times_count = aws.NO_TIMES not in messages.replace("\n", " ")
+            self._collect(times_count=times_count)
+            if said := aws.read_disk_error(messages, self.names.values()):
                 self._stop_run(said)
-            self._judge(messages)
+            self._judge(messages, times_count=times_count)
         for key in self.wanted.copy():
             self._settle(key, "failed", self.unsettled[key])
 
     def _run_aws(self) -> str:
-        """Run aws once for what is wanted; return what it complains of, if anything."""
+        """Run aws once for what is wanted; return its complaints, if any."""
         source = f"s3://{self.spec.bucket}/"
         if self.job.prefix is None:
             (key,) = self.sizes
@@ -148,32 +147,13 @@ class Transfer:
         return run_aws([*self.aws, *what], config, self.spec.stall_timeout, self._look)
 
     def _look(self, messages: str) -> object:
-        """Move what has arrived; return what changes with each byte, or None to end aws.
-
-        On a full disk aws would still ask for every other object, so its `messages` count.
-        """
+        """Move what has arrived; return what changes with each byte, or None to end aws."""
         self._check_orders()
         if self.job.prefix is not None:
             self._collect()
-        if self.has_given_up or self._read_disk_error(messages):
+        # On a full disk aws would still ask for every other object.
+        if not self.wanted or aws.read_disk_error(messages, self.names.values()):
             return None
-        return self._measure()
-
-    def _read_disk_error(self, messages: str) -> str | None:
-        start = len(self.job.prefix or "")
-        return aws.read_disk_error(messages, [key[start:] for key in self.sizes])
-
-    def _make_filters(self) -> list[str]:
-        """Return the options that select what is wanted, in as few patterns as that takes."""
-        start = len(self.job.prefix or "")
-        others = self.sizes.keys() - self.wanted.keys()
-        if len(others) + len(self.job.patterns) <= len(self.wanted) or not others:
-            left_out = [aws.escape_pattern(key[start:]) for key in others]
-            return aws.make_filters(self.job.patterns, [*self.job.exclusions, *left_out])
-        return aws.make_filters([aws.escape_pattern(key[start:]) for key in self.wanted])
-
-    def _measure(self) -> object:
-        """Return something that changes whenever a byte arrives."""
         found = []
         for folder, _, names in os.walk(self.staging):
             for name in names:
@@ -182,35 +162,44 @@ class Transfer:
                     found.append((stat.st_size, stat.st_blocks, stat.st_mtime_ns))
         return len(self.wanted), found
 
-    def _collect(self, *, times_count: bool = True) -> None:
-        """Move the staged files that are what was listed into place.
+    def _make_filters(self) -> list[str]:
+        """Return the options that select what is wanted, in as few patterns as possible."""
+        wanted = [aws.escape_pattern(self.names[key]) for key in self.wanted]
+        others = [aws.escape_pattern(self.names[key]) for key in self.sizes.keys() - self.wanted]
+        if len(others) + len(self.job.patterns) <= len(wanted) or not others:
+            return aws.make_filters(self.job.patterns, [*self.job.exclusions, *others])
+        return aws.make_filters(wanted)
 
-        aws renames each when it has ended, and then sets the time at which its object was changed.
-        """
-        for key, staged in self._list_staged():
+    def _list_staged(self) -> dict[str, Path]:
+        """Return the files in the staging folder by key, some of which may not be wanted."""
+        if self.job.prefix is None:
+            file = self.staging / "object"
+            return {key: file for key in self.sizes if file.is_file()}
+        top = self.staging / "objects"
+        files = [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
+        return {self.job.prefix + file.relative_to(top).as_posix(): file for file in files}
+
+    def _collect(self, *, times_count: bool = True) -> None:
+        """Move the staged files that are what was listed into place."""
+        # aws renames each when it is complete, and then gives it the time of its object.
+        for key, staged in self._list_staged().items():
             with contextlib.suppress(FileNotFoundError):
-                stat = staged.stat()
-                if (
-                    key in self.wanted
-                    and stat.st_size == self.sizes[key]
-                    and not (times_count and self._is_other(key, stat.st_mtime))
-                    and not _has_page(key, staged)
-                ):
+                if key in self.wanted and not self._find_flaw(key, staged, times_count)[0]:
                     self._move_into_place(key, staged)
 
-    def _is_other(self, key: str, modified: float) -> bool:
-        """Whether an object that was changed at that time is not the one that was listed."""
-        return key in self.spec.modified and abs(int(modified) - self.spec.modified[key]) > 1
-
-    def _list_staged(self) -> list[tuple[str, Path]]:
-        if self.job.prefix is None:
-            return [(key, self.staging / "object") for key in self.sizes]
-        top = self.staging / "objects"
-        return [
-            (self.job.prefix + Path(folder, name).relative_to(top).as_posix(), Path(folder, name))
-            for folder, _, names in os.walk(top)
-            for name in names
-        ]
+    def _find_flaw(self, key: str, staged: Path, times_count: bool) -> tuple[str, bool]:
+        """Say why what has arrived is not what was listed, if so, and whether that is final."""
+        stat = staged.stat()
+        sizes = f"{stat.st_size:,} bytes arrived, {self.sizes[key]:,} were listed"
+        listed = self.spec.modified.get(key)
+        if times_count and listed is not None and abs(int(stat.st_mtime) - listed) > 1:
+            now = datetime.fromtimestamp(stat.st_mtime, UTC)
+            return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
+        if _has_page(key, staged):
+            return aws.PAGE, False
+        if stat.st_size != self.sizes[key]:
+            return f"{sizes}: it has changed, or something else has answered", False
+        return "", False
 
     def _move_into_place(self, key: str, staged: Path) -> None:
         target = self.data_dir / key
@@ -226,42 +215,31 @@ class Transfer:
         else:
             self._settle(key, "fetched", "")
 
-    def _judge(self, messages: str) -> None:
+    def _judge(self, messages: str, *, times_count: bool) -> None:
         """Settle what need not be tried again, and note what went wrong with the rest."""
-        staged = dict(self._list_staged())
-        last, source = aws.last_line(messages), f"s3://{self.spec.bucket}/"
+        staged = self._list_staged()
+        lines = [line for line in map(str.strip, messages.splitlines()) if line]
         for key in self.wanted.copy():
-            # aws's last line may be about another key; then this one was not in aws's listing.
-            line = aws.find_line(f"{source}{key}", messages) if self.job.prefix else ""
-            is_silent = self.job.prefix and not line and source in last
-            line = line or last
-            if key in staged and staged[key].exists():
-                self._judge_staged(key, staged[key])
+            name = None if self.job.prefix is None else key
+            line = aws.find_message(lines, self.spec.bucket, name)
+            if key in staged:
+                reason, is_final = self._find_flaw(key, staged[key], times_count)
+                staged[key].unlink()
+                self.unsettled[key] = reason
+                if is_final:
+                    self._settle(key, "failed", reason)
             elif refusal := aws.read_refusal(line, key):
                 self._settle(key, *refusal)
-            elif messages and not is_silent:
-                self.unsettled[key] = aws.explain(line)
+            elif line:
+                is_from_s3 = not aws.NOT_S3.search(line)
+                self.unsettled[key] = line if is_from_s3 else f"{aws.PAGE} ({line})"
             elif self.unsettled[key] == UNLISTED:
                 self._settle(key, *aws.GONE)
             else:
                 self.unsettled[key] = UNLISTED
 
-    def _judge_staged(self, key: str, staged: Path) -> None:
-        """Drop what has arrived and is not what was listed; an object of another time is final."""
-        stat = staged.stat()
-        is_page = _has_page(key, staged)
-        staged.unlink()
-        sizes = f"{stat.st_size:,} bytes arrived, {self.sizes[key]:,} were listed"
-        if self._is_other(key, stat.st_mtime):
-            now = datetime.fromtimestamp(stat.st_mtime, UTC)
-            self._settle(key, "failed", f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}")
-        elif is_page:
-            self.unsettled[key] = aws.PAGE
-        else:
-            self.unsettled[key] = f"{sizes}: it has changed, or something else has answered"
-
     def _recall(self) -> None:
-        """Take up what an earlier attempt or another run has brought, or was refused for good."""
+        """Settle what an earlier attempt or another run has fetched, or was refused for good."""
         if kept.find_kept(self.data_dir, "").exists():
             for key, size in self.sizes.items():
                 if kept.recall(self.data_dir, key, size, self.staging):
@@ -272,7 +250,7 @@ class Transfer:
                     self._settle(key, *said)
 
     def _drop_kept(self) -> None:
-        """Drop the second links to what is in place, unless somebody may yet remove that."""
+        """Drop the second links to what is in place, unless somebody may still remove that."""
         if self.spec.keeps and self.failed:
             return
         if not has_others(self.data_dir, self.spec.presence):
@@ -280,20 +258,20 @@ class Transfer:
                 kept.find_kept(self.data_dir, key).unlink(missing_ok=True)
 
     def _check_orders(self) -> None:
-        """Give up if the run has been stopped, and end if the Snakemake above us is gone."""
+        """Give up if the run has been stopped, and exit if the Snakemake above us is gone."""
         if os.getppid() != self.parent:
             raise SystemExit("the workflow that started this transfer is gone")
         with contextlib.suppress(OSError):
             self._give_up_for_disk((self.run_dir / STOP).read_text())
 
     def _is_full(self, error: OSError) -> bool:
-        """Whether the disk takes no more files; then the run is stopped."""
+        """Whether nothing more can be written; then the run is stopped."""
         if error.errno in aws.DISK_ERRORS:
             self._stop_run(os.strerror(error.errno))
         return error.errno in aws.DISK_ERRORS
 
     def _stop_run(self, said: str) -> None:
-        """Give up, and keep the other transfers of the run from trying their luck."""
+        """Give up, and tell the other transfers of the run to stop as well."""
         # Delete staged files first: the stop file needs space too.
         shutil.rmtree(self.staging / "objects", ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -305,7 +283,6 @@ class Transfer:
         self._give_up(f"{said}: {self.data_dir} needs room for {missing:,} bytes more")
 
     def _give_up(self, reason: str) -> None:
-        self.has_given_up = True
         for key in self.unsettled.copy():
             self._settle(key, "failed", reason)
 
@@ -321,12 +298,10 @@ class Transfer:
 
 
 def _has_page(key: str, staged: Path) -> bool:
-    """Whether one of the requests for an object was answered by an HTML page instead.
-
-    aws takes any answer of status 200 for the part that it has asked for, whatever its length.
-    """
+    """Whether one of the requests for an object was answered by an HTML page instead."""
     if key.endswith((".html", ".htm")):
         return False
+    # aws takes any answer of status 200 for the part that it has asked for, whatever its length.
     with staged.open("rb", buffering=0) as file:
         for start in range(0, staged.stat().st_size, aws.PART):
             beginning = os.pread(file.fileno(), 512, start).lstrip().lower()

@@ -1,6 +1,6 @@
-"""Which keys a process is fetching, so that no other one does. Only the standard library.
+"""Locks on the keys that a process is fetching. Only the standard library.
 
-Where a file system has no locks, everyone is taken to be alone.
+Where a file system has no locks, every process assumes that it is alone.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from typing import IO
 
 from laion_fmri.config import STATE_DIR
 
-#: What a lock that another process holds is refused with.
-_HELD = (errno.EAGAIN, errno.EACCES)
-
 
 class Claims:
     """The keys that this process is fetching, so that no other one does meanwhile.
 
-    Each is a locked byte of one file, at a place made of the key: there is no file for each, and
-    nothing that a killed process could leave behind. A process makes one of these for a data
-    directory, since to close one would give up the locks of all.
+    Each is a locked byte of one file, at an offset made of the key, so that a killed process leaves
+    nothing behind. A process makes only one of these for a data directory: closing the file
+    anywhere in the process would give up all of its locks.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -51,9 +48,9 @@ class Claims:
     def _lock(self, key: str, operation: int) -> bool:
         if self._file is None:
             return True
-        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+        offset = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
         try:
-            fcntl.lockf(self._file, operation, 1, place)
+            fcntl.lockf(self._file, operation, 1, offset)
         except OSError as error:
-            return error.errno not in _HELD
+            return error.errno not in (errno.EAGAIN, errno.EACCES)  # held by another process
         return True

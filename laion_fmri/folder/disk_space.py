@@ -1,4 +1,4 @@
-"""Whether a disk has room for what is to be fetched: before a run, and when it has ended early."""
+"""Whether a disk has room for what is to be fetched: before a run, and when it ended early."""
 
 from __future__ import annotations
 
@@ -9,49 +9,39 @@ from pathlib import Path
 from laion_fmri.base.files import StrPath
 from laion_fmri.errors import NoSpaceError
 
-#: In the folder of a run, once the disk takes no more files: why no transfer is to start.
+#: In the folder of a run, once nothing more can be written: why no transfer is to start.
 STOP = "stop"
 
 
 def count_free_bytes(path: StrPath) -> int:
-    """Return the bytes that the disk of `path` has for us."""
+    """Return the bytes that are free for us on the disk of `path`."""
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize
 
 
 def check_room(path: StrPath, sizes: Sequence[int]) -> None:
-    """Refuse to begin what cannot end: files of `sizes` (bytes) that the disk cannot take.
-
-    Raises
-    ------
-    NoSpaceError
-        If it has fewer free bytes or inodes than that takes, as far as the file system counts them.
-    """
-    disk = os.statvfs(path)
-    needed, free = sum(sizes), count_free_bytes(path)
+    """Raise NoSpaceError if the disk of `path` cannot take files of `sizes` (bytes)."""
+    needed, free, disk = sum(sizes), count_free_bytes(path), os.statvfs(path)
+    where = f"are to be fetched, and the disk of {path} has room for"
+    advice = "select less, or go on anyway with --no-space-check (space_check)"
     if needed > free:
-        raise NoSpaceError(
-            f"{needed:,} bytes are to be fetched, and the disk of {path} has room for {free:,}; "
-            "make room, select less, or go on all the same with --no-space-check (space_check)"
-        )
+        raise NoSpaceError(f"{needed:,} bytes {where} {free:,}; make room, {advice}")
     # A file system that makes inodes as they are needed counts none.
     if disk.f_files and len(sizes) > disk.f_favail:
         raise NoSpaceError(
-            f"{len(sizes):,} files are to be fetched, and the disk of {path} has room for "
-            f"{disk.f_favail:,} (inodes); remove some, select less, or go on all the same with "
-            "--no-space-check (space_check)"
+            f"{len(sizes):,} files {where} {disk.f_favail:,} (inodes); remove some, {advice}"
         )
 
 
 def explain_full_disk(
     run_dir: StrPath, data_dir: StrPath, needed: int, why: str | None = None
 ) -> str | None:
-    """Say why a run was stopped early for want of room, and for how many bytes; None if not.
+    """Say why a full disk stopped a run, and for how many bytes it needs room; None if none did.
 
-    The transfer that met the end of the disk has left word of it, unless `why` is known.
+    The transfer that met the full disk has written down why, unless `why` is known.
     """
     try:
-        why = why or Path(run_dir, STOP).read_text() or "the disk takes no more files"
+        why = why or Path(run_dir, STOP).read_text() or "nothing more can be written to the disk"
     except OSError:
         return None
     return (

@@ -20,8 +20,8 @@ def find_kept(data_dir: Path, key: str) -> Path:
 def keep(data_dir: Path, key: str, staged: Path) -> None:
     """Keep a second link to what has arrived, for :func:`recall` and :func:`clear_up`.
 
-    Snakemake removes the outputs of a job before it starts, though another run may have brought
-    them by then, and in the end those of a job that has failed, unless it is told to keep them.
+    Snakemake removes the outputs of a job before it starts, although another run may have fetched
+    them by then, and those of a job that has failed, unless it is told to keep them.
     """
     kept = find_kept(data_dir, key)
     with contextlib.suppress(OSError):  # a file system without hard links
@@ -31,7 +31,7 @@ def keep(data_dir: Path, key: str, staged: Path) -> None:
 
 
 def recall(data_dir: Path, key: str, size: int, staging: Path) -> bool:
-    """Put back the file of `key` if it is kept in this size (bytes), and say whether it was."""
+    """Put back the file of `key` if it is kept in this size (bytes); return whether it was."""
     kept, target = find_kept(data_dir, key), data_dir / key
     try:
         if kept.stat().st_size != size:
@@ -41,23 +41,21 @@ def recall(data_dir: Path, key: str, size: int, staging: Path) -> bool:
         scratch = staging / "recalled"
         scratch.hardlink_to(kept)
         scratch.replace(target)
-        scratch.unlink(missing_ok=True)  # two links to one file: nothing has been renamed
+        scratch.unlink(missing_ok=True)  # if both were links to one file, nothing was renamed
     except OSError:
         return False
     return True
 
 
 def clear_up(data_dir: Path) -> None:
-    """Put back what arrived beside an object that failed and was removed with it.
+    """Remove what killed runs have left; first put back what is kept and missing.
 
-    And remove what those who were killed have left. While another run lives, what is kept or being
-    written may be its own, and is left to it.
+    While another run is alive, what is kept or being written may be its own, and stays.
     """
     sweep_staging(data_dir)
-    state = data_dir / STATE_DIR
-    top = state / "kept"
     if has_others(data_dir):
         return
+    state, top = data_dir / STATE_DIR, find_kept(data_dir, "")
     for scratch in (*state.glob("stamp.*.tmp"), *state.glob("runs/*/*.tmp")):
         with contextlib.suppress(OSError):
             scratch.unlink()

@@ -1,11 +1,9 @@
-"""What a user accepts before stimuli are fetched, recorded once per data directory."""
+"""The licences of the data; that of the stimuli is accepted once per data directory."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 from laion_fmri import dataset
 from laion_fmri.base.files import StrPath, write_atomically
@@ -18,6 +16,9 @@ from laion_fmri.config import (
     state_dir,
 )
 from laion_fmri.errors import LicenseNotAcceptedError
+
+#: The record of what was accepted, in the state folder of a data directory.
+RECORD = "licenses.json"
 
 
 def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = None) -> list[str]:
@@ -42,53 +43,33 @@ def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = No
     """
     path = get_data_dir(data_dir)
     check_data_dir(path)
-    if not include_stimuli or has_accepted_stimuli(path):
-        return _texts(path)
-    if not is_writable(path):
-        raise not_writable(path)
-    file = _record_file(path)
-    file.parent.mkdir(exist_ok=True)
-    record = {
-        "stimuli": {
+    if include_stimuli and not has_accepted_stimuli(path):
+        if not is_writable(path):
+            raise not_writable(path)
+        record = {
             "text": dataset.STIMULI_LICENSE,
             "accepted_by": find_user(),
             "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-    }
-    write_atomically(file, json.dumps(record, indent=2) + "\n")
-    return _texts(path)
+        state_dir(path).mkdir(exist_ok=True)
+        text = json.dumps({"stimuli": record}, indent=2) + "\n"
+        write_atomically(state_dir(path) / RECORD, text)
+    return [dataset.BRAIN_LICENSE, *[dataset.STIMULI_LICENSE] * has_accepted_stimuli(path)]
 
 
 def has_accepted_stimuli(data_dir: StrPath) -> bool:
     """Whether the licence of the stimuli has been accepted for `data_dir`."""
-    return bool(_read_record(Path(data_dir)).get("stimuli"))
+    try:
+        record = json.loads((state_dir(data_dir) / RECORD).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and bool(record.get("stimuli"))
 
 
 def check_licenses(include_stimuli: bool, data_dir: StrPath) -> None:
-    """Refuse to go on with stimuli whose licence has not been accepted.
-
-    Raises
-    ------
-    LicenseNotAcceptedError
-    """
+    """Raise LicenseNotAcceptedError for stimuli whose licence has not been accepted."""
     if include_stimuli and not has_accepted_stimuli(data_dir):
         raise LicenseNotAcceptedError(
             f"{dataset.STIMULI_LICENSE} - accept with 'laion-fmri license --accept-stimuli' or "
             "accept_licenses(include_stimuli=True), or go on without include_stimuli"
         )
-
-
-def _texts(data_dir: Path) -> list[str]:
-    return [dataset.BRAIN_LICENSE, *[dataset.STIMULI_LICENSE] * has_accepted_stimuli(data_dir)]
-
-
-def _record_file(data_dir: Path) -> Path:
-    return state_dir(data_dir) / "licenses.json"
-
-
-def _read_record(data_dir: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(_record_file(data_dir).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

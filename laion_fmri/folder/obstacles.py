@@ -1,4 +1,4 @@
-"""From a key to its place on disk: which keys can be files, and what may stand in their way.
+"""From a key to its path on disk: which keys can be files, and what may be in their way.
 
 The bucket is not trusted: a key is text that anyone with write access to it may have chosen.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from unicodedata import normalize
 
@@ -21,7 +20,7 @@ MOST_PART = 255 - 9
 #: Bytes of a whole key. S3 allows 1,024, and so does macOS for a whole path (PATH_MAX in
 #: sys/syslimits.h); this leaves 240 of them for a data directory, so that a mirror can be anywhere.
 MOST_KEY = 700
-#: Bytes that a staged file has in its path beside the data directory and the key, with its NUL:
+#: Bytes in the path of a staged file beside the data directory and the key, with its NUL:
 #: ``/.laion_fmri/partial/<time>-<process>-<random>/objects/`` and ``.XXXXXXXX``.
 STAGING = 84
 #: What Snakemake replaces in a path (pathvars.py of Snakemake 9 knows names in lower case only).
@@ -29,31 +28,30 @@ VARIABLE = re.compile("<[^/<>]+>")
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether `key` names a file inside the data directory, outside our own state, on any disk."""
+    """Whether `key` can be a file below a data directory, outside our own state, on any disk."""
     return find_flaw(key) is None
 
 
 def find_flaw(key: str) -> str | None:
     """Say why `key` cannot be a file below a data directory on every disk; None if it can.
 
-    Characters that cannot be seen are refused, since they could make a path read as another: the
-    controls, marks of direction, unassigned characters, and every space but the plain one. So is
-    what Snakemake reads in a path and has no way to escape: a wildcard in braces, and a variable in
-    ``<`` and ``>``.
+    Invisible characters are refused, since they could make a path read as another: controls, marks
+    of direction, unassigned characters, and every space except the plain one. So is what Snakemake
+    reads in a path and cannot escape: a wildcard in braces, and a variable in ``<`` and ``>``.
     """
     if not key.isprintable():
         return "has a character that cannot be shown"
-    if "\ufffd" in key:  # what botocore makes of bytes that it cannot read
-        return "has bytes that are no UTF-8"
+    if "\ufffd" in key:  # what botocore makes of bytes that it cannot decode
+        return "has bytes that are not UTF-8"
     if "{" in key or "}" in key:
         return "has a brace"
     if "<" in key and VARIABLE.search(key):
         return "has a name in < and >"
     parts = key.split("/")
     if not {"", ".", ".."}.isdisjoint(parts):
-        return "is no plain path"
+        return "is not a plain path"
     if fold(parts[0]) == STATE_DIR:
-        return f"is in {STATE_DIR}, which is ours"
+        return f"is in {STATE_DIR}, which is reserved"
     encoded = key.encode()
     if len(encoded) > MOST_PART and max(map(len, encoded.split(b"/"))) > MOST_PART:
         return f"has a name of more than {MOST_PART} bytes"
@@ -65,10 +63,9 @@ def find_flaw(key: str) -> str | None:
 def find_conflicts(listed: Iterable[str]) -> dict[str, str]:
     """Find the keys that cannot all be files side by side on every disk, and say why not.
 
-    These are the keys that are folders of others, which are not at fault; and those that a disk
-    takes for one, since it does not tell upper from lower case, or one spelling of an accent from
-    another (the default of macOS). What kind of disk this is does not matter: a mirror of the
-    bucket is to be the same on all of them.
+    Some are folders of other keys, which are not at fault. Others are the same name for a disk that
+    ignores case or the spelling of accents (the default of macOS). They are refused on any disk, so
+    that a mirror of the bucket is the same everywhere.
     """
     found: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -77,8 +74,8 @@ def find_conflicts(listed: Iterable[str]) -> dict[str, str]:
         name = fold(key)
         twin = names.setdefault(name, key)
         if twin != key:
-            found[key] = f"differs from {twin!r} only in case or in the spelling of an accent"
-            found[twin] = f"differs from {key!r} only in case or in the spelling of an accent"
+            for one, other in ((key, twin), (twin, key)):
+                found[one] = f"differs from {other!r} only in case or in the spelling of an accent"
         folder = name.rpartition("/")[0]
         while folder and folder not in folders:
             folders.add(folder)
@@ -89,45 +86,30 @@ def find_conflicts(listed: Iterable[str]) -> dict[str, str]:
 
 
 def fold(name: str) -> str:
-    """Return the one form of all names that some disk takes for `name`.
-
-    A canonical caseless match, definition D145 in chapter 3.13 of the Unicode Standard.
-    """
+    """Return the one form of all names that are the same for some disk."""
+    # A canonical caseless match, definition D145 in chapter 3.13 of the Unicode Standard.
     if name.isascii():
         return name.lower()
     return normalize("NFD", normalize("NFD", name).casefold())
 
 
 def find_obstacle(path: str, data_dir: str | None = None) -> str | None:
-    """Say what keeps a file from being written to `path`; see :class:`Obstacles`.
-
-    Without the data directory that the file is in, links that lead out of it cannot be told.
-    """
+    """Say what keeps a file from being written to `path`; see :meth:`Obstacles.find`."""
     return Obstacles(data_dir).find(path)
 
 
 class Obstacles:
-    """A data directory as it is found on disk, each of its folders looked at once.
-
-    Parameters
-    ----------
-    data_dir : str, optional
-        It may be a link itself; without it, no link is known to lead out of it.
-    """
+    """A data directory, which may be a link; looks at each of its folders once."""
 
     def __init__(self, data_dir: str | None = None) -> None:
         self._top = None if data_dir is None else data_dir.rstrip("/")
-        self._real = None if data_dir is None else os.path.realpath(data_dir or "/")
+        self._real = None if data_dir is None else os.path.realpath(data_dir or "/").rstrip("/")
+        self._longest = os.pathconf("/", "PC_PATH_MAX")  # in bytes, with the NUL
         self._folders: dict[str, str | None] = {}
 
     def find(self, path: str) -> str | None:
-        """Say in words what has to be moved away, if anything, before a file can be at `path`.
-
-        A folder or anything else that is no file, a link to nowhere, a folder that is a link to
-        outside the data directory, or a path that is too long. None of it is ours to remove.
-        """
-        length = len(os.fsencode(path)) + STAGING
-        if length > _find_longest_path():
+        """Say what the user has to move away before a file can be at `path`; None if nothing."""
+        if len(os.fsencode(path)) + STAGING > self._longest:
             return f"the path {path} is too long for this system; choose a shorter data directory"
         if obstacle := self._find_in_folder(os.path.dirname(path)):  # noqa: PTH120 - for each key
             return obstacle
@@ -137,11 +119,11 @@ class Obstacles:
                 found = os.stat(path)  # noqa: PTH116 - the same
         except OSError:
             is_link = os.path.islink(path)  # noqa: PTH114 - the same
-            return f"there is a link to nowhere at {path}; mend or remove it" if is_link else None
+            return f"there is a link to nowhere at {path}; fix or remove it" if is_link else None
         if S_ISDIR(found.st_mode):
             return f"there is a folder at {path}; move it away"
         if not S_ISREG(found.st_mode):
-            return f"there is something at {path} that is no file; move it away"
+            return f"there is something at {path} that is not a file; move it away"
         return None
 
     def _find_in_folder(self, folder: str) -> str | None:
@@ -156,24 +138,18 @@ class Obstacles:
     def _judge(self, folder: str) -> str | None:
         try:
             found = os.lstat(folder)
-        except OSError:  # not there yet, or not to be looked at: the attempt to write will say why
+        except OSError:  # missing or not accessible: the attempt to write will say why
             return None
         if S_ISDIR(found.st_mode):
             return None
         if not S_ISLNK(found.st_mode) or os.path.isfile(folder):  # noqa: PTH113 - see above
             return f"there is a file at {folder}, where a folder belongs; move it away"
         if not os.path.isdir(folder):  # noqa: PTH112 - see above
-            return f"the folder {folder} is a link to nowhere; mend or remove it"
+            return f"the folder {folder} is a link to nowhere; fix or remove it"
         real = os.path.realpath(folder)
-        if self._real is None or f"{real}/".startswith(self._real.rstrip("/") + "/"):
+        if self._real is None or f"{real}/".startswith(f"{self._real}/"):
             return None
         return (
             f"the folder {folder} is a link that leads out of the data directory, to {real}; "
-            "nothing is written through it: put a folder in its place"
+            "nothing is written through it: replace it with a folder"
         )
-
-
-@lru_cache(maxsize=1)
-def _find_longest_path() -> int:
-    """Return the bytes that a path can have here, its NUL included."""
-    return os.pathconf("/", "PC_PATH_MAX")

@@ -1,4 +1,4 @@
-"""Which runs are alive in a data directory, on whatever machine. Only the standard library.
+"""Which runs are alive in a data directory, on any machine. Only the standard library.
 
 A run may be killed at any moment, so its sign is a lock, which ends with its process.
 """
@@ -15,7 +15,7 @@ from laion_fmri.config import STATE_DIR
 
 
 class Presence:
-    """The sign that a run lives: a locked file in its folder, until :meth:`close` or its end."""
+    """The sign that a run is alive: a locked file in its folder, until :meth:`close` or its end."""
 
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -26,19 +26,19 @@ class Presence:
             os.fchmod(descriptor, 0o644)  # for other users to see
             with contextlib.suppress(OSError):
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-            if self.path.exists():  # else it was swept before it was locked
+            if self.path.exists():  # else it was removed before it was locked
                 return
             self._file.close()
 
     def close(self) -> None:
-        """Take the sign away; nothing if that is done."""
+        """Remove the sign, if that is not done yet."""
         with contextlib.suppress(OSError):  # gone, or on a disk that is read-only by now
             self.path.unlink()
         self._file.close()
 
 
 def mark_alive(run_dir: Path) -> Presence | None:
-    """Return the sign that a run lives; None where nothing can be written."""
+    """Return the sign that a run is alive; None where nothing can be written."""
     try:
         return Presence(run_dir)
     except OSError:
@@ -46,7 +46,7 @@ def mark_alive(run_dir: Path) -> Presence | None:
 
 
 def has_others(data_dir: Path, own: str | None = None) -> bool:
-    """Whether a run lives in `data_dir` whose sign is not `own`; signs of the dead are removed."""
+    """Whether a run other than `own` is alive in `data_dir`; removes the signs of dead ones."""
     signs = set((data_dir / STATE_DIR / "runs").glob("*/alive-*")) - ({Path(own)} if own else set())
     return sum(map(_is_held, signs)) > 0  # asks all, so that those of all the dead are removed
 
@@ -56,8 +56,6 @@ def _is_held(sign: Path) -> bool:
         with sign.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             sign.unlink()
-    except BlockingIOError:
-        return True
-    except OSError:  # gone, of another user's, or on a file system that knows no locks
-        return False
+    except OSError as error:  # else: gone, of another user's, or on a file system without locks
+        return isinstance(error, BlockingIOError)
     return False

@@ -1,4 +1,4 @@
-"""Where a transfer puts what arrives, until it is whole. Only the standard library."""
+"""The folders where transfers put what arrives until it is complete. Only the standard library."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from laion_fmri.config import STATE_DIR
 
-#: Held in a staging folder for as long as its transfer lives.
+#: A file in a staging folder, locked for as long as its transfer is alive.
 LOCK = "lock"
-#: Seconds after which a staging folder without a lock is nobody's.
+#: Age in seconds from which a staging folder without a lock is a leftover.
 STALE = 3600.0
 
 
 @contextlib.contextmanager
 def make_staging(data_dir: Path, name: str) -> Iterator[Path]:
-    """Make a folder whose name begins with `name`, locked, and remove it in the end."""
+    """Make a locked folder whose name begins with `name`, and remove it in the end."""
     partial = data_dir / STATE_DIR / "partial"
     partial.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=partial))
@@ -37,11 +37,11 @@ def sweep_staging(data_dir: Path) -> None:
     """Remove the staging folders of transfers that were killed."""
     for staging in (data_dir / STATE_DIR / "partial").glob("*/"):
         with contextlib.suppress(OSError):
-            if not _is_staging_alive(staging):
+            if not _is_alive(staging):
                 shutil.rmtree(staging, ignore_errors=True)
 
 
-def _is_staging_alive(staging: Path) -> bool:
+def _is_alive(staging: Path) -> bool:
     try:
         with (staging / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -19,7 +19,6 @@ from laion_fmri.fetch.outcomes import Outcome
 from laion_fmri.folder.disk_space import count_free_bytes, explain_full_disk
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence, has_others
-from laion_fmri.folder.rates import note_rate
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
 from laion_fmri.run.process import Snakemake, run_workflow
 from laion_fmri.run.profiles import find_profile
@@ -134,7 +133,7 @@ class Run:
         said: Mapping[str, Outcome],
         watch: Watch | None,
     ) -> dict[str, Outcome]:
-        started, full = time.monotonic(), None
+        full = None
         outcomes: dict[str, Outcome] = {}
         try:
             with watch(folder, wanted) if watch else nullcontext(_do_nothing) as on_tick:
@@ -148,9 +147,6 @@ class Run:
             full = read_disk_error(str(error), ())
             if full is None:
                 raise
-        fetched = {key for key, outcome in outcomes.items() if outcome.outcome == "fetched"}
-        arrived = sum(row.size for row in wanted if row.key in fetched)
-        note_rate(self.data_dir, arrived, time.monotonic() - started)
         return outcomes | self._explain_full_disk(folder.path, {**said, **outcomes}, full)
 
     def _look_again(self, row: Row, is_expected: bool) -> Row:

@@ -289,6 +289,14 @@ def test_each_object_has_its_own_reason(make_stub, fetch, make_job):
         assert [key] == [other for other in (A, C) if text in done.reasons[other]]
 
 
+def test_a_refusal_is_of_the_object_that_it_names(make_stub, fetch, make_job):
+    """An object that aws says nothing of is not denied because another one is."""
+    line = f"download failed: s3://transfer/{A} to ../x An error occurred (403) when calling G"
+    done = fetch(make_job([A, C], FOLDER, ["*"]), make_stub(f"sys.exit({line!r})"))
+    assert done[:2] == (1, {A: "denied", C: "failed"})
+    assert "no longer in the bucket" in done.reasons[C]
+
+
 def test_the_environment_of_aws(make_stub, fetch, make_job, monkeypatch):
     """Nothing of the user's AWS settings gets through, but what the way out of the house needs."""
     kept = {
