@@ -70,7 +70,7 @@ def install_uv(folder: Path) -> str:
 def write(
     uv: str, name: str, what: str, options: list[str], extras: list[str] | None, more: Iterable[str]
 ) -> list[str]:
-    """Pin what the project with `extras` (None: not the project) and `more` need; return the pins."""
+    """Pin what the project with `extras` (None: without it) and `more` need; return the pins."""
     sources = ["-"] if extras is None else [*extras, "pyproject.toml", "-"]
     pins = compile_pins(uv, [*options, *sources], "\n".join(more))
     header = HEADER.format(what=what, options=" ".join(options))

@@ -28,7 +28,8 @@ MODULES = (
     "snakemake.scheduling.greedy",
     "smart_open",
     "jsonschema",
-    "laion_fmri.run.targets",
+    "laion_fmri.run.pipeline_modules",
+    "laion_fmri.run.rules",
 )
 #: Seconds that Snakemake gets to stop its jobs when it is not wanted any more.
 GRACE = 8.0
