@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if signal.getsignal(number) != signal.SIG_IGN  # nohup: meant to outlive its terminal
         }
         try:
-            status: int = arguments.run(arguments)
+            status: int = arguments.carry_out(arguments)
         except KeyboardInterrupt as stop:
             notes = getattr(stop, "__notes__", ["run the same again to go on where it stopped"])
             with contextlib.suppress(OSError):  # the terminal may be gone

@@ -35,7 +35,7 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{text}.", epilog=epilog
     )
-    parser.set_defaults(run=run, refuse=parser.error)
+    parser.set_defaults(carry_out=run, refuse=parser.error)
     return parser
 
 
