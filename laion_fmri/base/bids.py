@@ -23,6 +23,7 @@ class Parsed(NamedTuple):
     stat: Annotated[str | None, "statistics, such as effect"]
     suffix: Annotated[str | None, "suffixes, such as statmap or trials"]
     extension: Annotated[str | None, "extensions, such as nii.gz or tsv"]
+    run: Annotated[str | None, "runs, such as run-01"] = None
 
 
 #: Name of each field -> the help of a filter on it.

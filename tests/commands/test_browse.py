@@ -29,8 +29,11 @@ from laion_fmri.commands.cli import main
 from laion_fmri.discovery import list_entities
 from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError
 
-ENTITIES = ["sub", "ses", "task", "space", "desc", "stat", "suffix", "extension"]
-COLUMNS = ["key", "size", "etag", "last_modified", *ENTITIES, "path", "status"]
+FIRST = ["sub", "ses", "task", "space", "desc", "stat", "suffix", "extension"]
+#: Those that came later stand behind the status.
+LATER = ["run"]
+ENTITIES = FIRST + LATER
+COLUMNS = ["key", "size", "etag", "last_modified", *FIRST, "path", "status", *LATER]
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 #: An escape that sets a colour of the text or of its ground.
 COLOUR = re.compile("\x1b\\[(?:[0-9]+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])(?:;[0-9]+)*m")

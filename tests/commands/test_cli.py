@@ -27,7 +27,7 @@ from helpers import (
 )
 
 FLAGS = ["--subject", "--ses", "--task", "--space", "--desc", "--stat", "--suffix", "--extension"]
-MORE_FLAGS = ["--include-stimuli", "--n-jobs", "--data-dir", "--dry-run", "--quiet"]
+MORE_FLAGS = ["--run", "--include-stimuli", "--n-jobs", "--data-dir", "--dry-run", "--quiet"]
 SINGLE_TRIALS = "download --subject sub-03 --ses ses-01 --desc {} --stat effect --extension nii.gz"
 #: The commands of the contract, in its order, with the licence accepted before it is needed.
 SPEC_COMMANDS = {

@@ -357,6 +357,7 @@ def test_what_is_kept_of_a_listing():
         "stat": ["effect"],
         "suffix": ["map", "trials"],
         "extension": ["nii.gz", "tsv"],
+        "run": [],
     }
     assert {"01": expected} == recall_listing(HERE)
     (file,) = cache_files()

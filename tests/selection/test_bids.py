@@ -103,10 +103,17 @@ def test_a_directory_is_not_a_file_name():
     assert expected == parse_key("sub-03/desc-A_statmap.nii.gz/model")
 
 
+def test_reads_the_run_of_a_key():
+    """Raw data has several runs of one task in a session."""
+    raw = parse_key("sub-03/ses-01/func/sub-03_ses-01_task-images_run-02_bold.nii.gz")
+    assert ("03", "01", "images", "02", "bold") == (raw.sub, raw.ses, raw.task, raw.run, raw.suffix)
+
+
 def test_fields_are_the_columns_of_the_key_table():
     """The entities come first, in the order of the key table."""
-    assert ENTITIES == ("sub", "ses", "task", "space", "desc", "stat")
-    assert (*ENTITIES, "suffix", "extension") == Parsed._fields
+    first = ("sub", "ses", "task", "space", "desc", "stat", "suffix", "extension")
+    assert (*first, "run") == Parsed._fields
+    assert {*Parsed._fields} - {"suffix", "extension"} == {*ENTITIES}
 
 
 def test_does_not_mix_up_keys_of_one_directory():
