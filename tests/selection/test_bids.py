@@ -106,7 +106,7 @@ def test_a_directory_is_not_a_file_name():
 def test_reads_the_run_of_a_key():
     """Raw data has several runs of one task in a session."""
     raw = parse_key("sub-03/ses-01/func/sub-03_ses-01_task-images_run-02_bold.nii.gz")
-    assert ("03", "01", "images", "02", "bold") == (raw.sub, raw.ses, raw.task, raw.run, raw.suffix)
+    assert (raw.sub, raw.ses, raw.task, raw.run, raw.suffix) == ("03", "01", "images", "02", "bold")
 
 
 def test_fields_are_the_columns_of_the_key_table():

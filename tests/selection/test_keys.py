@@ -20,7 +20,9 @@ from laion_fmri.keys import key_table
 from laion_fmri.selection.table import compare
 from laion_fmri.settings import read_settings
 
-COLUMNS = "key size etag last_modified sub ses task space desc stat suffix extension path status run"
+COLUMNS = (
+    "key size etag last_modified sub ses task space desc stat suffix extension path status run"
+)
 GLM, ATLASES = "derivatives/glmsingle-tedana/", "derivatives/atlases/"
 ROOT = {"README", "dataset_description.json", "participants.json", "participants.tsv"}
 FUNC = GLM + "sub-03/ses-01/func/"

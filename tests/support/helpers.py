@@ -188,6 +188,29 @@ def wrap_aws(folder: Path, before: str = "", after: str = "") -> Path:
     return script
 
 
+def count_aws(folder: Path, log: Path, before: str = "true") -> Path:
+    """Wrap aws so that each call writes a line to `log`: how many run then, its job, its words.
+
+    A transfer kills an aws that has brought everything, so nothing can be written at its end.
+    """
+    lock, pids = f"'{log}.lock'", f"'{log}.pids'"
+    script = folder / "aws-counter"
+    script.write_text(f"""#!/bin/sh
+until mkdir {lock} 2> /dev/null; do sleep 0.01; done
+running=1
+for pid in $(cat {pids} 2> /dev/null); do
+    kill -0 $pid 2> /dev/null && running=$((running + 1))
+done
+echo $$ >> {pids}
+echo "$running ${{SLURM_JOB_ID:-none}} $*" >> '{log}'
+rmdir {lock}
+{before}
+exec '{find_aws()}' "$@"
+""")
+    script.chmod(0o755)
+    return script
+
+
 def run(
     command: Iterable[object], *, cwd: Path | None = None, **settings: object
 ) -> subprocess.CompletedProcess[str]:

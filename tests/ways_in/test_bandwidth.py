@@ -1,4 +1,4 @@
-"""The limit on what a run may take of the line, in all three ways in."""
+"""The limit on how much bandwidth a run may take, in all three ways in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from helpers import copy_clone, read_tree, run_command, run_snakemake
 
 from laion_fmri.download import download
 from laion_fmri.errors import ConfigError
+
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ WAYS = {"snakemake": use_snakemake, "download": use_download, "command": use_com
 by_each_way = pytest.mark.parametrize("way", WAYS)
 LATER = pytest.mark.faults
 #: The stories that take less long, each with the way in that tells it first.
-FIRST = {"each": "command", "storm": "snakemake", "silence": "download", "obstacles": "snakemake"}
+FIRST = {"storm": "snakemake", "obstacles": "snakemake"}
 
 
 def by_story(*names: str, title: str = "name, way") -> pytest.MarkDecorator:
@@ -359,7 +359,7 @@ FAULTS = {
         obstruct(lambda path: path.symlink_to("nowhere")), False, "link to nowhere at .*", most=0
     ),
     "folder": Fault(obstruct(Path.mkdir), False, "a folder at .*move it away", most=0),
-    "FIFO": Fault(obstruct(os.mkfifo), False, "no file; move it away", most=0),
+    "FIFO": Fault(obstruct(os.mkfifo), False, "not a file; move it away", most=0),
 }
 KEYS = {name: fault.key or name_key(name) for name, fault in FAULTS.items()}
 BROKEN = {KEYS[name]: make_content(KEYS[name], fault.size) for name, fault in FAULTS.items()}

@@ -31,7 +31,7 @@ OBJECTS = make_objects()
 #: Patterns of the objects that do not arrive before a run is stopped: some of each batch.
 HELD = ("*-1*_trials.tsv", "*/V[0-3].nii.gz")
 ARRIVE = sorted(key for key in OBJECTS if not any(fnmatchcase(key, held) for held in HELD))
-LATER = pytest.mark.faults
+pytestmark = pytest.mark.faults
 #: Bytes per second of one object, so that a run takes some seconds.
 RATE = 1000
 #: Moments at which each kind of process is killed.
@@ -96,7 +96,6 @@ CASES = [
 ]
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("way", "victim", "number"), CASES)
 def test_killed_at_any_moment(way, victim, number, bench, measure, tmp_path):
     """No process lives on, and the next run fetches what is missing, and nothing else."""
@@ -118,9 +117,9 @@ def test_killed_at_any_moment(way, victim, number, bench, measure, tmp_path):
     ("way", "victim"),
     [
         ("download", "starter"),
-        pytest.param("command", "snakemake", marks=LATER),
-        pytest.param("download", "everything", marks=LATER),
-        pytest.param("snakemake", "snakemake", marks=LATER),
+        ("command", "snakemake"),
+        ("download", "everything"),
+        ("snakemake", "snakemake"),
     ],
 )
 def test_killed_halfway(way, victim, hold, tmp_path):
@@ -175,14 +174,12 @@ COUNTED = rf"{THERE} \([^()]+\) are in place; run the same again to go on"
         ("command", hang_up, 130, f"interrupted; {COUNTED}"),
         ("download", interrupt, -signal.SIGINT, f"KeyboardInterrupt\n{COUNTED}"),
         ("snakemake", terminate, 1, f"{THERE} have arrived; run the same again"),
-        pytest.param("command", interrupt, 130, f"interrupted; {COUNTED}", marks=LATER),
-        pytest.param("command", terminate, 130, f"interrupted; {COUNTED}", marks=LATER),
-        pytest.param("download", terminate, -signal.SIGTERM, "", marks=LATER),
-        pytest.param("download", hang_up, -signal.SIGHUP, "", marks=LATER),
-        pytest.param(
-            "snakemake", interrupt, 1, f"{THERE} have arrived; run the same again", marks=LATER
-        ),
-        pytest.param("snakemake", hang_up, -signal.SIGHUP, "", marks=LATER),
+        ("command", interrupt, 130, f"interrupted; {COUNTED}"),
+        ("command", terminate, 130, f"interrupted; {COUNTED}"),
+        ("download", terminate, -signal.SIGTERM, ""),
+        ("download", hang_up, -signal.SIGHUP, ""),
+        ("snakemake", interrupt, 1, f"{THERE} have arrived; run the same again"),
+        ("snakemake", hang_up, -signal.SIGHUP, ""),
     ],
     ids=lambda value: getattr(value, "__name__", value if value in WAYS else ""),
 )

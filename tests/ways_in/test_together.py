@@ -15,7 +15,7 @@ OBJECTS = make_objects(18, 600)
 #: Patterns of the objects that are held back while another run begins: some of each batch.
 HELD = ("*-1*_trials.tsv", "*/V[0-3].nii.gz")
 ARRIVE = sorted(key for key in OBJECTS if not any(fnmatchcase(key, held) for held in HELD))
-LATER = pytest.mark.faults
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
@@ -50,15 +50,15 @@ def check_once(bench: FaultServer) -> None:
 @pytest.mark.parametrize(
     "ways",
     [
-        pytest.param(("snakemake", "command"), marks=LATER),
-        pytest.param(("download", "download"), marks=LATER),
-        pytest.param(("host", "command"), marks=LATER),
-        pytest.param(("host", "host"), marks=LATER),
-        pytest.param(("snakemake", "download"), marks=LATER),
-        pytest.param(("snakemake", "snakemake"), marks=LATER),
-        pytest.param(("command", "command"), marks=LATER),
+        ("snakemake", "command"),
+        ("download", "download"),
+        ("host", "command"),
+        ("host", "host"),
+        ("snakemake", "download"),
+        ("snakemake", "snakemake"),
+        ("command", "command"),
         ("host", "snakemake", "command"),
-        pytest.param(("download", "command", "download"), marks=LATER),
+        ("download", "command", "download"),
     ],
     ids="+".join,
 )
@@ -69,9 +69,7 @@ def test_started_at_once(ways, bench, begin, tmp_path):
     check_once(bench)
 
 
-@pytest.mark.parametrize(
-    "way", ["snakemake", *(pytest.param(w, marks=LATER) for w in ("download", "command"))]
-)
+@pytest.mark.parametrize("way", ["snakemake", "download", "command"])
 def test_in_one_folder(way, bench, begin, tmp_path):
     """From one working directory, where plain Snakemake's two runs are the same to us."""
     (tmp_path / "data").mkdir()
@@ -94,15 +92,14 @@ def is_in_the_middle(run: Started, data_dir: Path) -> bool:
 
 MIDDLE = [
     ("command", "snakemake"),
-    pytest.param("snakemake", "command", marks=LATER),
-    pytest.param("download", "host", marks=LATER),
-    pytest.param("host", "download", marks=LATER),
-    pytest.param("snakemake", "snakemake", marks=LATER),
-    pytest.param("host", "host", marks=LATER),
+    ("snakemake", "command"),
+    ("download", "host"),
+    ("host", "download"),
+    ("snakemake", "snakemake"),
+    ("host", "host"),
 ]
 
 
-@LATER
 @pytest.mark.parametrize(("first", "second"), MIDDLE)
 def test_started_in_the_middle_of_another(first, second, bench, begin, tmp_path):
     """The second waits for what the first is fetching, and leaves alone what is there."""
@@ -141,7 +138,7 @@ def test_the_first_is_killed(first, second, bench, begin, tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("download", "command"), pytest.param("snakemake", "download", marks=LATER)],
+    [("download", "command"), ("snakemake", "download")],
 )
 def test_selections_that_overlap(first, second, bench, begin, tmp_path):
     """What both have selected is fetched once, like all the rest."""
