@@ -21,6 +21,9 @@ from laion_fmri.selection.manifest_run import sort_entries
 from laion_fmri.selection.table import Row, Table, choose_rows, compare, find_keys
 from laion_fmri.settings import Settings
 
+#: Where a repair keeps broken files meanwhile, in our state.
+CORRUPT = "corrupt"
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -87,7 +90,7 @@ def take_inventory(settings: Settings, data_dir: Path) -> Inventory:
 
 def find_aside(data_dir: StrPath, key: str) -> Path:
     """Return where a repair keeps the broken file of `key` until it has a whole one."""
-    return state_dir(data_dir) / "corrupt" / key
+    return state_dir(data_dir) / CORRUPT / key
 
 
 def _is_here(row: Row, data_dir: Path) -> bool:

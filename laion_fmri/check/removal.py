@@ -24,7 +24,7 @@ from laion_fmri.config import STATE_DIR, check_readable, get_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.folder.claims import Claims
-from laion_fmri.folder.kept import find_kept
+from laion_fmri.folder.kept import drop, is_kept
 from laion_fmri.folder.presence import has_others
 from laion_fmri.selection.filters import Selection, is_brain_map
 from laion_fmri.selection.table import Row, find_keys
@@ -103,8 +103,7 @@ class Removal:
     def _remove(
         self, item: Item, folders: Folders, claims: Claims, *, busy: bool
     ) -> tuple[Outcome, str]:
-        kept = find_kept(self.data_dir, item.key)
-        if not claims.take([item.key]) or (busy and os.path.lexists(kept)):
+        if not claims.take([item.key]) or (busy and is_kept(self.data_dir, item.key)):
             return "left", BUSY
         try:
             folder, name = folders.open(item.key)
@@ -112,8 +111,7 @@ class Removal:
                 return "left", IS_LINK
             os.unlink(name, dir_fd=folder)
             # A second link that a failed job has left would be put back by the next run.
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                kept.unlink()
+            drop(self.data_dir, item.key)
         except FileNotFoundError:  # somebody else was quicker
             pass
         except OSError as error:

@@ -6,15 +6,18 @@ import contextlib
 import fcntl
 import filecmp
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from laion_fmri import dataset
 from laion_fmri.check.content_check import Finding
-from laion_fmri.check.inventory import find_aside
-from laion_fmri.config import is_writable, not_writable, state_dir
+from laion_fmri.check.inventory import CORRUPT, find_aside
+from laion_fmri.config import is_writable, not_writable
 from laion_fmri.errors import DataDirError, LaionFmriError
 from laion_fmri.fetch.aws import find_aws_command
+from laion_fmri.folder.guard import Mirror, check_state, open_state, walk
+from laion_fmri.folder.kept import put_back
 from laion_fmri.folder.licences import has_accepted_stimuli
 from laion_fmri.run.run import Run, Watch
 from laion_fmri.selection.manifest import Entry, write_manifest
@@ -33,8 +36,8 @@ def prepare_repair(data_dir: Path) -> Iterator[None]:
     if not is_writable(data_dir):
         raise not_writable(data_dir)
     find_aws_command()
-    state_dir(data_dir).mkdir(exist_ok=True)
-    with (state_dir(data_dir) / "repair.lock").open("w") as lock:
+    check_state(data_dir)
+    with open_state(data_dir) as state, open(state.open("repair.lock"), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,34 +90,40 @@ def _fetch(
     moved = [item for item in items if item.key not in said]
     if not moved:
         return said
-    manifest = state_dir(data_dir) / "repair.tsv"
     try:
-        write_manifest(manifest, [Entry(*item.listed) for item in moved])
-        settings = Settings(
-            "all",
-            data_dir=data_dir,
-            manifest=str(manifest),
-            workers=n_jobs,
-            held_out_sessions=(),
-            restricted_keys=(),
-        )
-        with Run(settings) as run:
-            report = run.fetch(watch)
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = Path(folder, "repair.tsv")
+            write_manifest(manifest, [Entry(*item.listed) for item in moved])
+            settings = Settings(
+                "all",
+                data_dir=data_dir,
+                manifest=str(manifest),
+                workers=n_jobs,
+                held_out_sessions=(),
+                restricted_keys=(),
+            )
+            with Run(settings) as run:
+                report = run.fetch(watch)
     except LaionFmriError as error:
         return said | {item.key: f"not fetched: {error}" for item in moved}
-    finally:
-        manifest.unlink(missing_ok=True)
     return said | {row.key: f"not fetched: {reason}" for row, reason in report.failures()}
 
 
 def _set_aside(item: Row, data_dir: Path) -> str | None:
     """Move the file aside; return why that cannot be done, if so."""
-    aside = find_aside(data_dir, item.key)
+    above, _, name = item.key.rpartition("/")
     try:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        Path(item.path).replace(aside)
+        with (
+            Mirror(data_dir) as mirror,
+            mirror.folder_of(item.key) as (folder, file),
+            open_state(data_dir) as state,
+            state.enter(CORRUPT) as top,
+            walk(top, above, make=True) as aside,
+        ):
+            os.rename(file, name, src_dir_fd=folder, dst_dir_fd=aside)
     except OSError as error:
-        return f"not fetched: it cannot be moved to {aside}: {error.strerror}"
+        where = find_aside(data_dir, item.key)
+        return f"not fetched: it cannot be moved to {where}: {error.strerror or error}"
     return None
 
 
@@ -139,16 +148,16 @@ def _explain(finding: Finding, why: str) -> Finding:
 
 def _put_back(data_dir: Path) -> None:
     """Put back what is aside and has nothing in its place; remove the rest."""
-    top = find_aside(data_dir, "")
-    for folder, _, names in os.walk(top, topdown=False):
-        for name in names:
-            aside = Path(folder, name)
-            target = data_dir / aside.relative_to(top)
-            with contextlib.suppress(OSError):
-                if os.path.lexists(target):
-                    aside.unlink()
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    aside.replace(target)
-        with contextlib.suppress(OSError):  # not empty: what could not be put back stays there
-            Path(folder).rmdir()
+    with (
+        contextlib.suppress(FileNotFoundError),
+        Mirror(data_dir) as mirror,
+        open_state(data_dir, make=False) as state,
+    ):
+        put_back(state, CORRUPT, mirror)
+        with state.enter(CORRUPT, make=False) as top:
+            for _, folders, _, here in os.fwalk(".", topdown=False, dir_fd=top):
+                for name in folders:
+                    with contextlib.suppress(OSError):  # what could not be put back stays there
+                        os.rmdir(name, dir_fd=here)
+        with contextlib.suppress(OSError):
+            os.rmdir(CORRUPT, dir_fd=state.folder)

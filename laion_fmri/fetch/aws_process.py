@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,23 @@ TICK = 0.5
 #: More seconds that aws has for its first byte: its start can take that long on a busy machine.
 START = 5.0
 #: Lets the kernel end aws if this process is killed: PR_SET_PDEATHSIG, see prctl(2), only on Linux.
-_DIE_WITH_PARENT = (
-    partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL) if sys.platform == "linux" else None
-)
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 #: Called again and again with what aws has said so far; returns something that changes whenever a
 #: byte arrives, or None to end aws.
 Look = Callable[[str], object]
 
 
-def run_aws(command: Sequence[str], config: Path, stall_timeout: float, look: Look) -> str:
-    """Run aws once, with the configuration file `config`; return its complaints, if any."""
+def run_aws(
+    command: Sequence[str], folder: int, config: Path, stall_timeout: float, look: Look
+) -> str:
+    """Run aws once in the open `folder`, with the file `config`; return its complaints, if any."""
+
+    def prepare() -> None:
+        os.fchdir(folder)  # whatever stands in its place by now
+        if _PRCTL:
+            _PRCTL(1, signal.SIGKILL)
+
     # Not on the disk of the data: aws has to be able to say that this one is full.
     with tempfile.TemporaryFile("w+", errors="replace") as messages:
         try:
@@ -42,7 +47,7 @@ def run_aws(command: Sequence[str], config: Path, stall_timeout: float, look: Lo
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
                 stderr=messages,
-                preexec_fn=_DIE_WITH_PARENT,
+                preexec_fn=prepare,
             )
         except OSError as error:
             return f"the AWS CLI {command[0]} cannot be started: {error.strerror}"

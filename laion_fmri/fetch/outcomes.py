@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+#: The outcome of a key that another run is fetching, as long as that is waited for.
+WAITING = "waiting"
+
 
 class Outcome(NamedTuple):
-    """What became of a key: ``fetched``, ``denied`` or ``failed``, and why not."""
+    """What became of a key: ``fetched``, ``denied``, ``failed`` or ``waiting``, and why not."""
 
     outcome: str
     reason: str

@@ -10,22 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
 import signal
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from laion_fmri.config import STATE_DIR
+from laion_fmri.errors import DataDirError
 from laion_fmri.fetch import aws
 from laion_fmri.fetch.aws_process import TICK, run_aws
 from laion_fmri.fetch.job import JobSpec
-from laion_fmri.fetch.outcomes import Outcome, read_outcomes, record_outcome
-from laion_fmri.folder import kept, staging
+from laion_fmri.fetch.outcomes import WAITING, Outcome, read_outcomes, record_outcome
+from laion_fmri.folder import kept
 from laion_fmri.folder.claims import Claims
 from laion_fmri.folder.disk_space import STOP
+from laion_fmri.folder.guard import (
+    NO_FOLDER,
+    Mirror,
+    open_file,
+    read_own_file,
+    remove_tree,
+)
 from laion_fmri.folder.presence import has_others
+from laion_fmri.folder.staging import make_staging
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -33,17 +41,23 @@ ATTEMPTS = 3
 BACKOFF = 2.0
 #: Seconds between two looks at whether another run is done with an object, at most.
 LONGEST_PAUSE = 5.0
-#: In a staging folder: the file with the name of its job.
-JOB = "job"
+#: Seconds of waiting for another run after which that is said, and after which an object is fetched
+#: all the same; each MB adds a second, since a large object takes its time.
+QUIET, PATIENCE = 10.0, 3600.0
+#: What aws adds to the name of a file until it is complete.
+SCRATCH = re.compile(r"\.[0-9A-Za-z]{8}\Z")
 #: What is noted of an object that a recursive copy passes over without a message.
 UNLISTED = "not in the listing that aws has made"
+
+#: What aws is told to write in the staging folder: a single object, or those of a batch.
+OBJECT, OBJECTS = "object", "objects"
 
 CHANGED = "the object has been replaced in the bucket since it was listed"
 
 
 def main(argv: list[str]) -> int:
     """Run the job in the JSON text or ``@file`` ``argv[0]`` with the aws command after ``--``."""
-    text = Path(argv[0][1:]).read_text() if argv[0].startswith("@") else argv[0]
+    text = read_own_file(argv[0][1:]) if argv[0].startswith("@") else argv[0]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Under nohup a hang-up stays ignored. An interrupt does not, even if a shell that started
         # the workflow in the background ignores it: stopping the workflow stops its transfers.
@@ -66,21 +80,25 @@ class Transfer:
         self.wanted: dict[str, None] = {}  # those of them that are being fetched here and now
         self.data_dir = Path(spec.data_dir)
         self.run_dir = Path(spec.run_dir)
-        self.staging = self.data_dir / STATE_DIR / "partial"  # later a folder in it
         self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
         self.failed = False
+        self.is_cut = False  # whether aws was ended because of an object that did not end
         self.parent = os.getppid()
 
     def run(self) -> int:
         """Fetch all objects of the job; return 0 if every one is in place, else 1."""
+        name = f"{self.run_dir.name}-{self.job.name}"  # which the view of a run reads
         try:
             self.record.parent.mkdir(parents=True, exist_ok=True)
-            with staging.make_staging(self.data_dir, self.run_dir.name) as self.staging:
-                with contextlib.suppress(OSError):  # the disk is full: only a view needs it
-                    (self.staging / JOB).write_text(self.record.stem)
+            with (
+                Mirror(self.data_dir) as self.mirror,
+                make_staging(self.data_dir, name) as self.staging,
+            ):
                 self._recall()
                 self._fetch_all()
                 self._drop_kept()
+        except DataDirError as error:
+            self._give_up(str(error))
         except OSError as error:
             if not self._is_full(error):
                 self._give_up(f"cannot write {error.filename or self.data_dir}: {error.strerror}")
@@ -89,9 +107,19 @@ class Transfer:
     def _fetch_all(self) -> None:
         """Fetch what nobody else is fetching, then wait for the rest, or fetch it after all."""
         claims = Claims(self.data_dir)
-        pause = TICK
+        pause, since, said = TICK, time.monotonic(), ""
         while self.unsettled:
             taken = claims.take(self.unsettled)
+            waited = time.monotonic() - since
+            if taken:
+                since = time.monotonic()
+            elif waited > PATIENCE + sum(self.sizes[key] for key in self.unsettled) / 1e6:
+                taken = list(self.unsettled)  # whoever holds the claims is not fetching
+            elif waited > QUIET and not said:
+                said = "waiting for another run that is fetching it"
+                for key in self.unsettled:
+                    record_outcome(self.record, key, Outcome(WAITING, said))
+                sys.stderr.write(f"{said}: {len(self.unsettled)} objects\n")
             for key in taken:
                 if self._is_here(key):  # another run has fetched it
                     self._settle(key, "fetched", "")
@@ -116,13 +144,16 @@ class Transfer:
             return False
 
     def _fetch_wanted(self) -> None:
-        for attempt in range(ATTEMPTS):
+        attempt = 0
+        while attempt < ATTEMPTS:
             if attempt:
                 self._wait(BACKOFF * 2 ** (attempt - 1))
             self._check_orders()
             if not self.wanted:
                 return
+            self.is_cut = False
             messages = self._run_aws()
+            attempt += not self.is_cut
             times_count = aws.NO_TIMES not in messages.replace("\n", " ")
             self._collect(times_count=times_count)
             if said := aws.read_disk_error(messages, self.names.values()):
@@ -136,15 +167,15 @@ class Transfer:
         source = f"s3://{self.spec.bucket}/"
         if self.job.prefix is None:
             (key,) = self.sizes
-            what = [f"{source}{key}", str(self.staging / "object")]
+            what = [f"{source}{key}", OBJECT]
         else:
-            to = str(self.staging / "objects")
-            what = ["--recursive", source + self.job.prefix, to, *self._make_filters()]
-        config = self.staging / "aws.config"
+            what = ["--recursive", source + self.job.prefix, OBJECTS, *self._make_filters()]
+        config = self.run_dir / f"{self.job.name}.aws.config"
         is_mirror = "--endpoint-url" in self.aws
         limit = self.spec.max_bandwidth
         config.write_text(aws.make_config(self.job.connections, limit, is_mirror=is_mirror))
-        return run_aws([*self.aws, *what], config, self.spec.stall_timeout, self._look)
+        command = [*self.aws, *what]
+        return run_aws(command, self.staging.folder, config, self.spec.stall_timeout, self._look)
 
     def _look(self, messages: str) -> object:
         """Move what has arrived; return what changes with each byte, or None to end aws."""
@@ -154,13 +185,16 @@ class Transfer:
         # On a full disk aws would still ask for every other object.
         if not self.wanted or aws.read_disk_error(messages, self.names.values()):
             return None
-        found = []
-        for folder, _, names in os.walk(self.staging):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    stat = Path(folder, name).stat()
-                    found.append((stat.st_size, stat.st_blocks, stat.st_mtime_ns))
-        return len(self.wanted), found
+        found = self._list_staged()
+        for name, stat in found.items():
+            key = self._find_key(name) or self._find_key(SCRATCH.sub("", name))
+            if key in self.wanted and stat.st_size > self.sizes[key]:
+                self._settle(key, "failed", f"{CHANGED}: more bytes arrive than were listed")
+                self.is_cut = True
+        if self.is_cut:
+            return None
+        stats = [(stat.st_size, stat.st_blocks, stat.st_mtime_ns) for stat in found.values()]
+        return len(self.wanted), stats
 
     def _make_filters(self) -> list[str]:
         """Return the options that select what is wanted, in as few patterns as possible."""
@@ -170,61 +204,89 @@ class Transfer:
             return aws.make_filters(self.job.patterns, [*self.job.exclusions, *others])
         return aws.make_filters(wanted)
 
-    def _list_staged(self) -> dict[str, Path]:
-        """Return the files in the staging folder by key, some of which may not be wanted."""
+    def _list_staged(self) -> dict[str, os.stat_result]:
+        """Return the files in the staging folder, by their paths in it."""
+        found = {}
+        for where, _, names, folder in os.fwalk(".", dir_fd=self.staging.folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    stat = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    found[f"{where}/{name}".removeprefix("./")] = stat
+        return found
+
+    def _find_key(self, name: str) -> str | None:
+        """Return the key of the object that is staged as `name`, if it is one of the job's."""
         if self.job.prefix is None:
-            file = self.staging / "object"
-            return {key: file for key in self.sizes if file.is_file()}
-        top = self.staging / "objects"
-        files = [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
-        return {self.job.prefix + file.relative_to(top).as_posix(): file for file in files}
+            return next(iter(self.sizes)) if name == OBJECT else None
+        key = self.job.prefix + name.removeprefix(f"{OBJECTS}/")
+        return key if key in self.sizes else None
 
     def _collect(self, *, times_count: bool = True) -> None:
         """Move the staged files that are what was listed into place."""
         # aws renames each when it is complete, and then gives it the time of its object.
-        for key, staged in self._list_staged().items():
-            with contextlib.suppress(FileNotFoundError):
-                if key in self.wanted and not self._find_flaw(key, staged, times_count)[0]:
-                    self._move_into_place(key, staged)
+        for staged, stat in self._list_staged().items():
+            key = self._find_key(staged)
+            if key in self.wanted:
+                with contextlib.suppress(FileNotFoundError):
+                    if not self._find_flaw(key, staged, stat, times_count)[0]:
+                        self._move_into_place(key, staged)
 
-    def _find_flaw(self, key: str, staged: Path, times_count: bool) -> tuple[str, bool]:
+    def _find_flaw(
+        self, key: str, staged: str, stat: os.stat_result, times_count: bool
+    ) -> tuple[str, bool]:
         """Say why what has arrived is not what was listed, if so, and whether that is final."""
-        stat = staged.stat()
         sizes = f"{stat.st_size:,} bytes arrived, {self.sizes[key]:,} were listed"
         listed = self.spec.modified.get(key)
         if times_count and listed is not None and abs(int(stat.st_mtime) - listed) > 1:
             now = datetime.fromtimestamp(stat.st_mtime, UTC)
             return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
-        if _has_page(key, staged):
+        if self._has_page(key, staged, stat.st_size):
             return aws.PAGE, False
         if stat.st_size != self.sizes[key]:
             return f"{sizes}: it has changed, or something else has answered", False
         return "", False
 
-    def _move_into_place(self, key: str, staged: Path) -> None:
-        target = self.data_dir / key
+    def _has_page(self, key: str, staged: str, size: int) -> bool:
+        """Whether one of the requests for an object was answered by an HTML page instead."""
+        if key.endswith((".html", ".htm")):
+            return False
+        # aws takes any answer of status 200 for the part that it has asked for, of any length.
+        with open(open_file(self.staging.folder, staged), "rb", buffering=0) as file:
+            for start in range(0, size, aws.PART):
+                beginning = os.pread(file.fileno(), 512, start).lstrip().lower()
+                if beginning.startswith((b"<!doctype html", b"<html")):
+                    return True
+        return False
+
+    def _move_into_place(self, key: str, staged: str) -> None:
+        here, target = self.staging.folder, self.data_dir / key
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(PermissionError):  # a file system that takes no times
-                os.utime(staged)  # aws sets LastModified, which is older than the stamp
-            kept.keep(self.data_dir, key, staged)
-            staged.replace(target)
+            with self.mirror.folder_of(key, make=True) as (folder, name):
+                with contextlib.suppress(PermissionError):  # a file system that takes no times
+                    # aws sets LastModified, which is older than the stamp.
+                    os.utime(staged, dir_fd=here, follow_symlinks=False)
+                kept.keep(self.data_dir, key, here, staged)
+                os.rename(staged, name, src_dir_fd=here, dst_dir_fd=folder)
         except OSError as error:
-            if not self._is_full(error):
+            if error.errno in NO_FOLDER:
+                why = "a folder of it is a link that leads out of the data directory, or a file"
+                self._settle(key, "failed", f"cannot write {target}: {why}")
+            elif not self._is_full(error):
                 self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
         else:
             self._settle(key, "fetched", "")
 
     def _judge(self, messages: str, *, times_count: bool) -> None:
         """Settle what need not be tried again, and note what went wrong with the rest."""
-        staged = self._list_staged()
+        staged = {self._find_key(name): (name, stat) for name, stat in self._list_staged().items()}
         lines = [line for line in map(str.strip, messages.splitlines()) if line]
         for key in self.wanted.copy():
             name = None if self.job.prefix is None else key
             line = aws.find_message(lines, self.spec.bucket, name)
             if key in staged:
-                reason, is_final = self._find_flaw(key, staged[key], times_count)
-                staged[key].unlink()
+                file, stat = staged[key]
+                reason, is_final = self._find_flaw(key, file, stat, times_count)
+                os.unlink(file, dir_fd=self.staging.folder)
                 self.unsettled[key] = reason
                 if is_final:
                     self._settle(key, "failed", reason)
@@ -233,17 +295,16 @@ class Transfer:
             elif line:
                 is_from_s3 = not aws.NOT_S3.search(line)
                 self.unsettled[key] = line if is_from_s3 else f"{aws.PAGE} ({line})"
-            elif self.unsettled[key] == UNLISTED:
+            elif self.unsettled[key] == UNLISTED and not self.is_cut:
                 self._settle(key, *aws.GONE)
-            else:
+            elif not self.is_cut:
                 self.unsettled[key] = UNLISTED
 
     def _recall(self) -> None:
         """Settle what an earlier attempt or another run has fetched, or was refused for good."""
-        if kept.find_kept(self.data_dir, "").exists():
-            for key, size in self.sizes.items():
-                if kept.recall(self.data_dir, key, size, self.staging):
-                    self._settle(key, "fetched", "")
+        for key, size in self.sizes.items():
+            if kept.recall(self.data_dir, key, size, self.staging.folder):
+                self._settle(key, "fetched", "")
         if self.spec.keeps:
             for key, said in read_outcomes(self.record.parent, self.record.name).items():
                 if key in self.unsettled and said in aws.FINAL.values():
@@ -255,7 +316,7 @@ class Transfer:
             return
         if not has_others(self.data_dir, self.spec.presence):
             for key in self.sizes:
-                kept.find_kept(self.data_dir, key).unlink(missing_ok=True)
+                kept.drop(self.data_dir, key)
 
     def _check_orders(self) -> None:
         """Give up if the run has been stopped, and exit if the Snakemake above us is gone."""
@@ -273,7 +334,7 @@ class Transfer:
     def _stop_run(self, said: str) -> None:
         """Give up, and tell the other transfers of the run to stop as well."""
         # Delete staged files first: the stop file needs space too.
-        shutil.rmtree(self.staging / "objects", ignore_errors=True)
+        remove_tree(self.staging.folder, OBJECTS)
         with contextlib.suppress(OSError):
             (self.run_dir / STOP).write_text(said)
         self._give_up_for_disk(said)
@@ -295,16 +356,3 @@ class Transfer:
             record_outcome(self.record, key, Outcome(outcome, reason))
         if reason:
             sys.stderr.write(f"{outcome}: {key}: {reason}\n")
-
-
-def _has_page(key: str, staged: Path) -> bool:
-    """Whether one of the requests for an object was answered by an HTML page instead."""
-    if key.endswith((".html", ".htm")):
-        return False
-    # aws takes any answer of status 200 for the part that it has asked for, whatever its length.
-    with staged.open("rb", buffering=0) as file:
-        for start in range(0, staged.stat().st_size, aws.PART):
-            beginning = os.pread(file.fileno(), 512, start).lstrip().lower()
-            if beginning.startswith((b"<!doctype html", b"<html")):
-                return True
-    return False

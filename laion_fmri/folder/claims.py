@@ -11,10 +11,9 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
-from typing import IO
 
-from laion_fmri.config import STATE_DIR
+from laion_fmri.base.files import StrPath
+from laion_fmri.folder.guard import open_state
 
 
 class Claims:
@@ -25,11 +24,10 @@ class Claims:
     anywhere in the process would give up all of its locks.
     """
 
-    def __init__(self, data_dir: Path) -> None:
-        self._file: IO[bytes] | None = None
-        with contextlib.suppress(OSError):
-            self._file = (data_dir / STATE_DIR / "claims").open("ab")
-            os.fchmod(self._file.fileno(), 0o666)  # all who share the folder have to lock it
+    def __init__(self, data_dir: StrPath) -> None:
+        self._file: int | None = None
+        with contextlib.suppress(OSError), open_state(data_dir) as state:
+            self._file = state.open("claims")
 
     def take(self, keys: Iterable[str]) -> list[str]:
         """Claim those of `keys` that nobody else has claimed, and return them."""
@@ -42,8 +40,9 @@ class Claims:
 
     def close(self) -> None:
         """Give up all claims."""
-        if self._file:
-            self._file.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _lock(self, key: str, operation: int) -> bool:
         if self._file is None:

@@ -6,16 +6,10 @@ import json
 from datetime import UTC, datetime
 
 from laion_fmri import dataset
-from laion_fmri.base.files import StrPath, write_atomically
-from laion_fmri.config import (
-    check_data_dir,
-    find_user,
-    get_data_dir,
-    is_writable,
-    not_writable,
-    state_dir,
-)
+from laion_fmri.base.files import StrPath
+from laion_fmri.config import check_data_dir, find_user, get_data_dir, is_writable, not_writable
 from laion_fmri.errors import LicenseNotAcceptedError
+from laion_fmri.folder.guard import check_state, open_state, read_file, write_file
 
 #: The record of what was accepted, in the state folder of a data directory.
 RECORD = "licenses.json"
@@ -51,17 +45,18 @@ def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = No
             "accepted_by": find_user(),
             "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        state_dir(path).mkdir(exist_ok=True)
-        text = json.dumps({"stimuli": record}, indent=2) + "\n"
-        write_atomically(state_dir(path) / RECORD, text)
+        check_state(path)
+        with open_state(path) as state:
+            write_file(state.folder, RECORD, json.dumps({"stimuli": record}, indent=2) + "\n")
     return [dataset.BRAIN_LICENSE, *[dataset.STIMULI_LICENSE] * has_accepted_stimuli(path)]
 
 
 def has_accepted_stimuli(data_dir: StrPath) -> bool:
     """Whether the licence of the stimuli has been accepted for `data_dir`."""
     try:
-        record = json.loads((state_dir(data_dir) / RECORD).read_text())
-    except (OSError, ValueError):
+        with open_state(data_dir, make=False) as state:
+            record = json.loads(read_file(state.folder, RECORD))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and bool(record.get("stimuli"))
 

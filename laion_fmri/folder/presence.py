@@ -8,54 +8,75 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
-from pathlib import Path
+import secrets
+from typing import IO, Any
 
-from laion_fmri.config import STATE_DIR
+from laion_fmri.base.files import StrPath
+from laion_fmri.folder.guard import list_names, open_file, open_state
+
+#: The folder of the signs in our state.
+ALIVE = "alive"
 
 
 class Presence:
-    """The sign that a run is alive: a locked file in its folder, until :meth:`close` or its end."""
+    """The sign that a run is alive: a locked file in `data_dir`, until :meth:`close` or its end."""
 
-    def __init__(self, run_dir: Path) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        while True:
-            descriptor, path = tempfile.mkstemp(prefix="alive-", dir=run_dir)
-            self.path = Path(path)
-            self._file = os.fdopen(descriptor, "w")
-            os.fchmod(descriptor, 0o644)  # for other users to see
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            if self.path.exists():  # else it was removed before it was locked
-                return
-            self._file.close()
+    def __init__(self, data_dir: StrPath) -> None:
+        self._data_dir = data_dir
+        with open_state(data_dir) as state, state.enter(ALIVE) as folder:
+            while True:
+                self.name = f"alive-{secrets.token_hex(8)}"
+                # Others lock it to see whether it is held, and read nothing from it.
+                flags = os.O_RDWR | os.O_CREAT
+                self._file = os.fdopen(open_file(folder, self.name, flags, 0o644), "w")
+                is_held = _lock(self._file, fcntl.LOCK_EX)
+                if is_held and os.fstat(self._file.fileno()).st_nlink:
+                    return
+                self._file.close()  # somebody was faster, and has locked or removed it
 
     def close(self) -> None:
         """Remove the sign, if that is not done yet."""
-        with contextlib.suppress(OSError):  # gone, or on a disk that is read-only by now
-            self.path.unlink()
+        with (
+            contextlib.suppress(OSError),  # gone, or on a disk that is read-only by now
+            open_state(self._data_dir, make=False) as state,
+            state.enter(ALIVE, make=False) as folder,
+        ):
+            os.unlink(self.name, dir_fd=folder)
         self._file.close()
 
 
-def mark_alive(run_dir: Path) -> Presence | None:
+def mark_alive(data_dir: StrPath) -> Presence | None:
     """Return the sign that a run is alive; None where nothing can be written."""
     try:
-        return Presence(run_dir)
+        return Presence(data_dir)
     except OSError:
         return None
 
 
-def has_others(data_dir: Path, own: str | None = None) -> bool:
-    """Whether a run other than `own` is alive in `data_dir`; removes the signs of dead ones."""
-    signs = set((data_dir / STATE_DIR / "runs").glob("*/alive-*")) - ({Path(own)} if own else set())
-    return sum(map(_is_held, signs)) > 0  # asks all, so that those of all the dead are removed
-
-
-def _is_held(sign: Path) -> bool:
-    try:
-        with sign.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            sign.unlink()
-    except OSError as error:  # else: gone, of another user's, or on a file system without locks
-        return isinstance(error, BlockingIOError)
+def has_others(data_dir: StrPath, own: str | None = None) -> bool:
+    """Whether a run is alive that has not the sign `own`; removes the signs of dead ones."""
+    with (
+        contextlib.suppress(OSError),
+        open_state(data_dir, make=False) as state,
+        state.enter(ALIVE, make=False) as folder,
+    ):
+        # Asks all, so that the signs of all the dead are removed.
+        return sum([_is_held(folder, name) for name in list_names(folder) if name != own]) > 0
     return False
+
+
+def _is_held(folder: int, name: str) -> bool:
+    with contextlib.suppress(OSError), open(open_file(folder, name), "rb") as file:
+        if not _lock(file, fcntl.LOCK_SH):
+            return True
+        os.unlink(name, dir_fd=folder)
+    return False
+
+
+def _lock(file: IO[Any], kind: int) -> bool:
+    """Lock `file` unless another process holds it; where there are no locks, nobody does."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+    return True

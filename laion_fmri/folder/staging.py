@@ -4,49 +4,85 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import shutil
-import tempfile
+import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
-from laion_fmri.config import STATE_DIR
+from laion_fmri.base.files import StrPath
+from laion_fmri.folder.guard import (
+    FOLDER,
+    is_own,
+    list_names,
+    make_private,
+    open_file,
+    open_state,
+    remove_tree,
+)
 
-#: A file in a staging folder, locked for as long as its transfer is alive.
-LOCK = "lock"
+#: The folder of all of them in our state, and in each a file, locked while its transfer is alive.
+PARTIAL, LOCK = "partial", "lock"
 #: Age in seconds from which a staging folder without a lock is a leftover.
 STALE = 3600.0
 
 
+class Staging(NamedTuple):
+    """A staging folder: open, and where it is in words."""
+
+    folder: int
+    path: str
+
+
 @contextlib.contextmanager
-def make_staging(data_dir: Path, name: str) -> Iterator[Path]:
+def make_staging(data_dir: StrPath, name: str) -> Iterator[Staging]:
     """Make a locked folder whose name begins with `name`, and remove it in the end."""
-    partial = data_dir / STATE_DIR / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=partial))
-    try:
-        with (staging / LOCK).open("w") as lock:
+    with open_state(data_dir) as state, state.enter(PARTIAL) as partial:
+        folder, made = make_private(partial, name)
+        try:
+            with open(open_file(folder, LOCK, os.O_RDWR | os.O_CREAT), "w") as lock:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                yield Staging(folder, f"{state.path}/{PARTIAL}/{made}")
+        finally:
+            os.close(folder)
+            remove_tree(partial, made)
+
+
+def open_own(data_dir: StrPath, prefix: str = "") -> Iterator[tuple[int, int, str]]:
+    """Yield this user's staging folders, open, whose names begin with `prefix`.
+
+    Each comes with the folder that it is in, also open, and its name.
+    """
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open_state(data_dir, make=False) as state,
+        state.enter(PARTIAL, make=False) as partial,
+    ):
+        for name in list_names(partial):
+            if not name.startswith(prefix):
+                continue
             with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+                folder = os.open(name, FOLDER, dir_fd=partial)
+                try:
+                    if is_own(folder, partial):
+                        yield folder, partial, name
+                finally:
+                    os.close(folder)
 
 
-def sweep_staging(data_dir: Path) -> None:
-    """Remove the staging folders of transfers that were killed."""
-    for staging in (data_dir / STATE_DIR / "partial").glob("*/"):
-        with contextlib.suppress(OSError):
-            if not _is_alive(staging):
-                shutil.rmtree(staging, ignore_errors=True)
+def sweep_staging(data_dir: StrPath) -> None:
+    """Remove the staging folders of this user's transfers that were killed."""
+    for folder, partial, name in open_own(data_dir):
+        if not _is_alive(folder):
+            remove_tree(partial, name)
 
 
-def _is_alive(staging: Path) -> bool:
+def _is_alive(folder: int) -> bool:
     try:
-        with (staging / LOCK).open() as lock:
+        with open(open_file(folder, LOCK), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # killed before it had its lock, or about to take it, or no locks here
-        return time.time() - staging.stat().st_mtime < STALE
+        return time.time() - os.fstat(folder).st_mtime < STALE
     return False

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from laion_fmri.fetch.job import Job
-from laion_fmri.fetch.outcomes import OutcomeReader
-from laion_fmri.fetch.transfer import JOB
+from laion_fmri.fetch.outcomes import WAITING, OutcomeReader
+from laion_fmri.folder.staging import open_own
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.table import Row
 
@@ -90,11 +90,13 @@ class Monitor:
         if key not in self._sizes or outcome == before:
             return
         self._outcomes[key] = outcome
+        if outcome == WAITING:
+            return
         step = (outcome == "fetched") - (before == "fetched")
         home = self._homes.get(key, "")
         self._files[home] += step
         self._bytes[home] += step * self._sizes[key]
-        self._failed += (outcome != "fetched") - (before not in (None, "fetched"))
+        self._failed += (outcome != "fetched") - (before not in (None, WAITING, "fetched"))
 
     def _describe(self, job: Job, staged: int) -> Running:
         name = job.objects[0][0].rpartition("/")[2] if job.prefix is None else job.prefix
@@ -103,30 +105,21 @@ class Monitor:
 
 
 def count_staged_bytes(folder: RunFolder) -> dict[str, int]:
-    """Count the bytes on disk of the transfers that are under way, by the name of their job.
-
-    The job of one that has just begun is not known yet; its name is empty.
-    """
-    partial = Path(folder.data_dir, ".laion_fmri", "partial")
+    """Count the bytes on disk of the transfers that are under way, by the name of their job."""
+    run = f"{Path(folder.path).name}-"
     counts: dict[str, int] = {}
-    for staging in sorted(partial.glob(f"{Path(folder.path).name}-*")):
-        try:
-            job = (staging / JOB).read_text()
-        except OSError:
-            job = ""
+    for staging, _, name in open_own(folder.data_dir, run):
+        job = name.removeprefix(run).rpartition("-")[0]
         counts[job] = counts.get(job, 0) + _count_bytes(staging)
     return counts
 
 
-def _count_bytes(staging: Path) -> int:
+def _count_bytes(staging: int) -> int:
     total = 0
-    for folder, _, names in os.walk(staging):
+    for _, _, names, folder in os.fwalk(".", dir_fd=staging):
         for name in names:
-            # Beside the objects there are only files of ours, of a few bytes.
-            if folder == str(staging) and not name.startswith("object"):
-                continue
             with suppress(OSError):
-                found = Path(folder, name).stat()
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 # Parts arrive out of order, so the length alone would promise too much.
                 total += min(found.st_size, found.st_blocks * 512)
     return total

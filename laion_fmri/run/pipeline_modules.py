@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +25,11 @@ from laion_fmri.config import (
     is_writable,
     make_data_dir,
     not_writable,
-    state_dir,
 )
 from laion_fmri.errors import ConfigError, DataDirError
 from laion_fmri.fetch.outcomes import read_outcomes
 from laion_fmri.folder.disk_space import explain_full_disk
+from laion_fmri.folder.guard import make_own_folder
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
@@ -139,14 +138,12 @@ def _open(
     given = {name: value for name, value in config.items() if value is not None}
     identity = json.dumps([given, data_dir], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    run_dir = state_dir(data_dir) / "runs" / digest
-    # Where nothing may be written, the processes meet in the folder of the pipeline.
-    spare_dir = Path(".snakemake", "laion_fmri", digest).absolute()
+    # In the folder of the pipeline, which the nodes of a cluster see; one for each user of it.
+    run_dir = Path(".snakemake", "laion_fmri", f"{os.geteuid()}-{digest}").absolute()
     if not process.is_main:
-        for folder in (spare_dir, run_dir):
-            if (folder / TABLE).exists():
-                rules = load_rules(folder, is_main=False, rules=process.rules or None)
-                return Module(settings, rules)
+        if (run_dir / TABLE).exists():
+            rules = load_rules(run_dir, is_main=False, rules=process.rules or None)
+            return Module(settings, rules)
         empty = RunFolder(str(run_dir), data_dir, Bucket.from_settings(settings), settings.facts)
         return Module(settings, Rules(replace(empty, rule_dir=rule_dir)))
     selection, _ = prepare(settings, Path(data_dir))
@@ -160,15 +157,11 @@ def _open(
     opened = replace(
         opened, rule_dir=rule_dir, keeps=True, subject=subject, ses=settings.filters.get("ses")
     )
-    shutil.rmtree(spare_dir, ignore_errors=True)
-    try:
-        opened.save()
-        write_stamp(data_dir, table.partial_paths())
-    except OSError as error:
-        if opened.jobs:
-            raise not_writable(Path(data_dir)) from error
-        opened = replace(opened, path=str(spare_dir))
-        opened.save()
+    if opened.jobs and not is_writable(Path(data_dir)):
+        raise not_writable(Path(data_dir))
+    make_own_folder(run_dir)
+    opened.save()
+    write_stamp(opened.path, table.partial_paths())
     obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
     made = Rules(opened, is_main=True, obstacles=table.obstacles)
     messages = (*table.warnings, *obstacles, *table.notes)

@@ -11,6 +11,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_data_dir, get_data_dir, is_writable, state_dir
 from laion_fmri.fetch.aws import find_aws_command
 from laion_fmri.folder.disk_space import check_room
+from laion_fmri.folder.guard import check_state
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.licences import check_licenses
 from laion_fmri.folder.presence import Presence, mark_alive
@@ -57,6 +58,7 @@ def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection
     selection = None if settings.subject == NO_SUBJECT else Selection.from_settings(settings)
     data_dir = data_dir or get_data_dir(settings.data_dir)
     check_data_dir(data_dir)
+    check_state(data_dir)
     check_licenses(settings.include_stimuli, data_dir)
     return selection, data_dir
 
@@ -99,7 +101,7 @@ def open_run(
         find_aws_command()
     # Mark this run alive before comparing again: files that another run has fetched meanwhile
     # count as complete, and it now keeps a hard link to each new one.
-    presence = mark_alive(path)
+    presence = mark_alive(plan.data_dir)
     try:
         table = plan.table.compare_again()
         folder = _make_folder(replace(plan, table=table), path, crew, skip, presence)
@@ -136,7 +138,7 @@ def _make_folder(
         single_bandwidth=share_bandwidth(settings, workers),
         slots=slots,
         keeps=crew.on_cluster,
-        presence=str(presence.path) if presence else None,
+        presence=presence.name if presence else None,
         rule_dir=str(plan.data_dir),
         sizes=sizes,
         others={key: size for key, size in table.listed.items() if key not in sizes},

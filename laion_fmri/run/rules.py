@@ -61,10 +61,7 @@ class Rules:
     @property
     def stamp(self) -> str:
         """A file that is written anew whenever a target has the wrong size."""
-        return self._inside("stamp")
-
-    def _inside(self, name: str) -> str:
-        return f"{self.folder.rule_dir}/.laion_fmri/{name}"
+        return f"{self.folder.path}/stamp"
 
     def paths(self) -> list[str]:
         """Return the local path of every target of the selection."""
@@ -104,7 +101,7 @@ class Rules:
             return []
         if key not in self._stale:
             self._stale.add(key)
-            write_stamp(self.folder.data_dir, [path])
+            write_stamp(self.folder.path, [path])
         return self.stamp
 
     def needs_of(self, job: Job) -> list[str]:
@@ -116,7 +113,7 @@ class Rules:
 
     def log(self, name: str) -> str:
         """Return the log of a rule; `name` may have wildcards."""
-        return self._inside(f"logs/{name}")
+        return f"{self.folder.path}/logs/{name}"
 
     def describe(self, job: Job) -> str:
         """Say what a planned job fetches: a line, and in a dry run each object of a batch."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from laion_fmri import dataset
@@ -15,7 +13,7 @@ from laion_fmri.base.text import format_size
 from laion_fmri.config import is_writable, not_writable, state_dir
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.fetch.aws import find_aws_command, read_disk_error
-from laion_fmri.fetch.outcomes import Outcome
+from laion_fmri.fetch.outcomes import WAITING, Outcome
 from laion_fmri.folder.disk_space import count_free_bytes, explain_full_disk
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence, has_others
@@ -23,7 +21,7 @@ from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
 from laion_fmri.run.process import Snakemake, run_workflow
 from laion_fmri.run.profiles import find_profile
 from laion_fmri.run.report import Report, compare_checksums, make_report, report_as_it_is
-from laion_fmri.run.run_folder import RunFolder, write_stamp
+from laion_fmri.run.run_folder import RunFolder, make_run_dir
 from laion_fmri.selection.table import Row, Table, compare
 from laion_fmri.settings import Settings
 
@@ -115,15 +113,11 @@ class Run:
         if not is_writable(self.data_dir):
             raise not_writable(self.data_dir)
         find_aws_command()
-        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        path = state_dir(self.data_dir) / "runs" / f"{started}-{os.getpid()}"
-        while path.exists():  # two runs of one process in one second
-            path = path.with_name(path.name + "x")
+        path = make_run_dir(self.data_dir)
         crew = Crew(self.settings.workers, on_cluster=self.profile is not None)
         folder, table, self._presence = open_run(self.plan, path, crew)
         self.plan = replace(self.plan, table=table)
         folder.save()
-        write_stamp(folder.data_dir, table.partial_paths())
         return folder
 
     def _carry_out(
@@ -147,6 +141,7 @@ class Run:
             full = read_disk_error(str(error), ())
             if full is None:
                 raise
+        outcomes = {key: said for key, said in outcomes.items() if said.outcome != WAITING}
         return outcomes | self._explain_full_disk(folder.path, {**said, **outcomes}, full)
 
     def _look_again(self, row: Row, is_expected: bool) -> Row:
@@ -155,7 +150,7 @@ class Run:
         Another run's Snakemake removes a file for a moment, before its transfer puts it back.
         """
         deadline = time.monotonic() + PATIENCE
-        own = str(self._presence.path) if self._presence else None
+        own = self._presence.name if self._presence else None
         while (status := compare(row.path, row.size)) != "complete" and is_expected:
             if time.monotonic() > deadline or not has_others(self.data_dir, own):
                 break

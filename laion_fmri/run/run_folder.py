@@ -1,16 +1,20 @@
 """The folder of a run: its jobs, and what the processes that Snakemake starts have to know.
 
-The main process writes it; all others, which Snakemake starts for its jobs, read it.
+The main process writes it; all others, which Snakemake starts for its jobs, read it. It belongs to
+the user alone, since whoever could write there could have the jobs do anything.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import Facts
 from laion_fmri.fetch.job import Job, JobSpec
 from laion_fmri.folder.disk_space import STOP
+from laion_fmri.folder.guard import make_own_folder, read_own_file
 from laion_fmri.settings import Values
 
 #: What a run folder of its own says that it is.
@@ -85,9 +90,9 @@ class RunFolder:
     @classmethod
     def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> RunFolder:
         """Read what the main process of a run has written to `path`, with the jobs `wanted`."""
-        content: dict[str, Any] = json.loads((path / TABLE).read_text())
+        content: dict[str, Any] = json.loads(read_own_file(path / TABLE))
         files = [path / f"{name}.json" for name in content["jobs"] if wanted(name)]
-        jobs = [JobSpec.from_json(file.read_text()).job for file in files if file.exists()]
+        jobs = [JobSpec.from_json(read_own_file(file)).job for file in files if file.exists()]
         bucket, facts = Bucket(**content.pop("bucket")), content.pop("facts")
         facts = Facts(**{name: tuple(values) for name, values in facts.items()})
         made = cls(**{**content, "bucket": bucket, "facts": facts, "jobs": tuple(jobs)})
@@ -110,8 +115,28 @@ _WRITTEN = (
 )
 
 
-def write_stamp(data_dir: str, partial: Iterable[str]) -> None:
-    """Make the stamp newer than the files `partial`, if there are any.
+def make_run_dir(data_dir: Path) -> Path:
+    """Make the folder of a run of our own, in the user's home, or else in the temporary folder.
+
+    The jobs of a cluster find it in a home that the nodes share.
+    """
+    from platformdirs.unix import Unix
+
+    # Unix on every system: $XDG_STATE_HOME is documented for macOS as well.
+    home = Unix("laion_fmri").user_state_path
+    try:
+        make_own_folder(home)
+    except PermissionError:  # the user of a container may not have one
+        home = Path(tempfile.gettempdir(), f"laion_fmri-{os.geteuid()}")
+        make_own_folder(home)
+    folder = home / hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
+    folder.mkdir(exist_ok=True)
+    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return Path(tempfile.mkdtemp(prefix=f"{started}-", dir=folder))
+
+
+def write_stamp(run_dir: str, partial: Iterable[str]) -> None:
+    """Make the stamp of a run newer than the files `partial`, if there are any.
 
     It gets new content, since Snakemake ignores a mere change of its time. A broken file whose time
     is in the future is set back.
@@ -119,8 +144,7 @@ def write_stamp(data_dir: str, partial: Iterable[str]) -> None:
     files = [Path(path) for path in partial]
     if not files:
         return
-    stamp = Path(data_dir, ".laion_fmri", "stamp")
-    stamp.parent.mkdir(exist_ok=True)
+    stamp = Path(run_dir, "stamp")
     write_atomically(stamp, f"{time.time_ns()}\n")
     now = stamp.stat().st_mtime
     for file in files:

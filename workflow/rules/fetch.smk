@@ -4,9 +4,9 @@ for index, job in enumerate(RULES.jobs):
         name:
             job.name
         input:
-            RULES.needs_of(job),
+            inputs_of(job),
         output:
-            RULES.outputs(job),
+            outputs_of(job),
         log:
             RULES.log(job.name),
         priority: len(RULES.jobs) - index

@@ -84,6 +84,8 @@ RULES = MODULE.rules
 OBSTACLES = [f"{RULES.folder.path}/obstacles"] if MODULE.obstacles else []
 # Without a network on the nodes of a cluster, the machine that submits has to fetch.
 HERE = MODULE.settings.fetch_on == "submit-host"
+# The files are outputs, so that the rules of a pipeline can take them.
+inputs_of, outputs_of = RULES.needs_of, RULES.outputs
 tell(MODULE.messages)
 # Handlers of a module (onerror, onsuccess) do not run.
 atexit.register(end_run, MODULE)
