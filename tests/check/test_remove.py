@@ -201,8 +201,7 @@ sys.stdin.read()
 
 def test_what_another_run_is_fetching_is_left(data, session):
     """A claimed key stays, and so do the folders, as long as that run lives."""
-    run_dir = data / ".laion_fmri" / "runs" / "other"
-    presence = Presence(run_dir)
+    presence = Presence(data)
     command = [sys.executable, "-c", HOLD, data, BETAS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert BETAS in other.stdout.readline().decode()
@@ -232,7 +231,7 @@ def test_claims_are_given_up(data):
     remove("sub-03", ses="ses-01")
     claims = Claims(data)
     assert claims.take([BETAS]) == [BETAS]
-    claims._file.close()
+    claims.close()
 
 
 def test_held_out_files_stay_unless_their_session_is_named(data, objects):

@@ -504,10 +504,8 @@ def test_monitor_reads_what_is_added(tmp_path):
     run_dir = tmp_path / ".laion_fmri" / "runs" / "now"
     record = run_dir / "outcomes" / "batch_1.jsonl"
     record.parent.mkdir(parents=True)
-    staging = tmp_path / ".laion_fmri" / "partial" / "now-x"
+    staging = tmp_path / ".laion_fmri" / "partial" / "now-batch_1-x"
     (staging / "objects").mkdir(parents=True)
-    (staging / "job").write_text("batch_1")
-    (staging / "aws.config").write_text("of no interest")
     (staging / "objects" / "3.0a1b2c3d").write_bytes(b"x" * 30)
     monitor = Monitor(Stub(str(tmp_path), str(run_dir), jobs), rows)
 

@@ -7,6 +7,7 @@ text of the keys alone, so a mistake in the package cannot be mirrored by its te
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import fcntl
 import os
 import pty
@@ -132,8 +133,10 @@ def stat_all(data_dir: Path, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
 
 
 def list_runs(data_dir: Path) -> list[str]:
-    """Return the names of the runs that a data directory remembers."""
-    return sorted(run.name for run in Path(data_dir, ".laion_fmri", "runs").glob("*"))
+    """Return the names of the runs of a data directory that the user's state folder remembers."""
+    state = Path(os.environ["HOME"], ".local", "state", "laion_fmri")
+    digest = hashlib.sha256(os.fsencode(Path(data_dir).resolve())).hexdigest()[:16]
+    return sorted(run.name for run in (state / digest).glob("*"))
 
 
 @contextlib.contextmanager

@@ -137,14 +137,14 @@ def test_killed_halfway(way, victim, hold, tmp_path):
 def test_leftovers_with_nothing_to_do(is_alone, bench, tmp_path):
     """What the killed have left goes even if all is here; not what may be of a run that lives."""
     write_tree(tmp_path, OBJECTS)
-    left = ["partial/a/lock", "partial/a/object", "runs/b/alive-dead"]
-    doubtful = ["kept/README", "runs/b/table.json.1.tmp", "stamp.1.tmp"]
+    left = ["partial/a/lock", "partial/a/object", "alive/alive-dead"]
+    doubtful = ["kept/README"]
     write_tree(tmp_path / ".laion_fmri", dict.fromkeys([*left, *doubtful], b"x"))
-    living = Presence(tmp_path / ".laion_fmri" / "runs" / "c")
+    living = Presence(tmp_path)
     if is_alone:
         living.close()
     assert set(download("sub-03", data_dir=tmp_path)["outcome"]) == {"present"}
-    name = f"runs/c/{living.path.name}"
+    name = f"alive/{living.name}"
     assert list_leftovers(tmp_path) == ([] if is_alone else sorted([*doubtful, name]))
     living.close()
 
