@@ -30,6 +30,7 @@ NO_SUBJECT = "none"
 
 #: The interfaces: the configuration of a workflow, a function in Python, the command.
 CONFIG, PYTHON, COMMAND = "config", "python", "command"
+_ALL, _CALLS, _CONFIG = (CONFIG, PYTHON, COMMAND), (PYTHON, COMMAND), (CONFIG,)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -42,13 +43,7 @@ class Option(NamedTuple):
     ways: tuple[str, ...]
 
 
-def option(
-    kind: kinds.Kind,
-    text: str,
-    default: Any = None,
-    *,
-    ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
-) -> Any:
+def option(kind: kinds.Kind, text: str, default: Any = None, ways: tuple[str, ...] = _ALL) -> Any:
     """Return a field of :class:`Settings`."""
     return field(default=default, metadata={"option": Option(kind, text, ways)})
 
@@ -67,19 +62,14 @@ class Settings:
     include_stimuli: bool = option(
         kinds.SWITCH, "also fetch all of stimuli/; their licence has to be accepted once", False
     )
-    workers: int = option(
-        kinds.WORKERS,
-        "aws s3 cp processes at once (default: 1)",
-        1,
-        ways=(PYTHON, COMMAND),
-    )
+    workers: int = option(kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS)
     data_dir: str | os.PathLike[str] | None = option(
         kinds.FOLDER,
         "the folder for the files (default: $LAION_FMRI_DATA_DIR, else the choice that "
         "'laion-fmri config' has saved)",
     )
     dry_run: bool = option(
-        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, ways=(PYTHON, COMMAND)
+        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, _CALLS
     )
     max_bandwidth: float | None = option(
         kinds.RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
@@ -94,7 +84,7 @@ class Settings:
     profile: str | os.PathLike[str] | None = option(
         kinds.NAME,
         'send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
-        ways=(PYTHON, COMMAND),
+        ways=_CALLS,
     )
     manifest: str | None = option(
         kinds.FILE,
@@ -108,49 +98,49 @@ class Settings:
         kinds.SWITCH,
         "add the SHA-256 of each complete file to the manifest that is kept, after the run",
         False,
-        ways=(PYTHON, COMMAND),
+        _CALLS,
     )
     fetch_on: str = option(
         kinds.PLACE,
         'where to fetch when a pipeline runs on a cluster: "submit-host", whose network the nodes '
         'may not have, or "cluster"',
         "submit-host",
-        ways=(CONFIG,),
+        _CONFIG,
     )
     fetch_workers: int = option(
-        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, ways=(CONFIG,)
+        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, _CONFIG
     )
     bucket: str | None = option(
         kinds.NAME,
         "name of the bucket (default: $LAION_FMRI_BUCKET, else laion-fmri)",
-        ways=(CONFIG,),
+        ways=_CONFIG,
     )
     region: str | None = option(
-        kinds.NAME, "region of the bucket (default: us-west-2)", ways=(CONFIG,)
+        kinds.NAME, "region of the bucket (default: us-west-2)", ways=_CONFIG
     )
     endpoint_url: str | None = option(
         kinds.NAME,
         "a stand-in for S3 (default: $LAION_FMRI_ENDPOINT_URL, else S3 itself)",
-        ways=(CONFIG,),
+        ways=_CONFIG,
     )
     trees: tuple[str, ...] = option(
         kinds.WORDS,
         "prefixes listed for each subject, with {subject} in them (default: derivatives and "
         "atlases)",
         PUBLISHED.trees,
-        ways=(CONFIG,),
+        _CONFIG,
     )
     held_out_sessions: tuple[str, ...] = option(
         kinds.WORDS,
         "sessions that the bucket lists but does not give out (default: ses-31 to ses-34)",
         PUBLISHED.held_out_sessions,
-        ways=(CONFIG,),
+        _CONFIG,
     )
     restricted_keys: tuple[str, ...] = option(
         kinds.WORDS,
         "keys that need a data use agreement (default: the stimuli in one HDF5 file)",
         PUBLISHED.restricted_keys,
-        ways=(CONFIG,),
+        _CONFIG,
     )
 
     @property
@@ -230,9 +220,8 @@ def make_schema() -> dict[str, Any]:
         for name, (this, _) in list_options(CONFIG).items()
     }
     values = {"oneOf": [{"type": "null"}, *kinds.VALUES.schema["oneOf"]]}
-    filters = {
-        name: {**values, "description": f"{kinds.VALUES.words}: {HELP[name]}"} for name in FILTERS
-    }
+    words = kinds.VALUES.words
+    filters = {name: {**values, "description": f"{words}: {HELP[name]}"} for name in FILTERS}
     return {
         "type": "object",
         "required": ["subject"],

@@ -53,8 +53,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
     from laion_fmri.selection.overview import take_overview
 
     overview = take_overview(output.read_arguments(arguments))
-    for text in overview.warnings:
-        output.say(f"warning: {text}")
+    output.warn(overview.warnings)
     if arguments.html is not None:
         from laion_fmri.show.page import make_page, write_page
 

@@ -12,10 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 from laion_fmri import dataset
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
-from laion_fmri.dataset import NOTHING_HELD_OUT
 from laion_fmri.errors import list_some
-from laion_fmri.selection.filters import Selection
-from laion_fmri.selection.table import Row, find_keys
+from laion_fmri.selection.table import Row, find_selected
 from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
 
 State = Literal["complete", "partial", "missing", "held out"]
@@ -242,10 +240,7 @@ def take_overview(settings: Settings) -> Overview:
     data_dir, _ = find_data_dir(settings.data_dir)
     check_readable(data_dir)
     settings = replace(settings, subject=settings.subject or "all")
-    bucket = Bucket.from_settings(settings)
-    # What is held out is listed like all else, and told apart below.
-    selection = Selection.from_settings(settings)
-    table = find_keys(selection, replace(NOTHING_HELD_OUT, trees=settings.trees), bucket, data_dir)
+    table = find_selected(settings, data_dir, with_held_out=True)
     cells, rows = [], []
     for place, group in by_session(table.rows).items():
         public = [row for row in group if not settings.facts.is_held_out(row.key, row.ses)]
@@ -253,7 +248,8 @@ def take_overview(settings: Settings) -> Overview:
         cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)
     warnings = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
-    return Overview(settings, data_dir, str(bucket), datetime.now(UTC), cells, rows, warnings)
+    bucket = str(Bucket.from_settings(settings))
+    return Overview(settings, data_dir, bucket, datetime.now(UTC), cells, rows, warnings)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:
