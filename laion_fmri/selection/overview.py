@@ -198,11 +198,6 @@ class Overview:
         found = {cell.ses for cell in self.cells if cell.sub is not None} - {AVERAGES}
         return sorted(found, key=order_session)
 
-    @property
-    def grid(self) -> dict[tuple[str, str], Cell]:
-        """The cells by subject and session."""
-        return {(cell.sub, cell.ses): cell for cell in self.cells if cell.sub is not None}
-
     def totals(self) -> dict[str, Total]:
         """Return the totals by name: subjects, root files, stimuli, and ``all`` but held-out."""
         public = [cell for cell in self.cells if cell.state != "held out"]
