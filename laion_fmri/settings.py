@@ -170,8 +170,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         for name, item in _FIELDS.items()
         if given.get(name) is not None
     }
-    filters = {name: given[name] for name in FILTERS if given.get(name) is not None}
-    values["filters"] = {name: kinds.VALUES.check(name, value) for name, value in filters.items()}
+    filters = [name for name in FILTERS if given.get(name) is not None]
+    values["filters"] = {name: kinds.VALUES.check(name, given[name]) for name in filters}
     if values.get("checksums") and not values.get("save_manifest"):
         raise ConfigError("checksums are written to a manifest; name one with save_manifest")
     return Settings(**values)

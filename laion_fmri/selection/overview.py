@@ -172,19 +172,14 @@ def add_up(cells: Iterable[Cell]) -> Total:
 
 @dataclass(frozen=True)
 class Overview:
-    """A selection, compared with the data directory.
-
-    `cells` are sorted by subject and session, with averages last, then root files and stimuli;
-    `rows` are the files of each cell, sorted by key. `bucket` says in words where the listing is
-    from, and `compared` when it was compared, in UTC.
-    """
+    """A selection, compared with the data directory."""
 
     settings: Settings
     data_dir: Path
-    bucket: str
-    compared: datetime
-    cells: list[Cell]
-    rows: list[list[Row]]
+    bucket: str  # in words
+    compared: datetime  # in UTC
+    cells: list[Cell]  # by subject and session; averages last, then root files and stimuli
+    rows: list[list[Row]]  # of each cell, sorted by key
     warnings: list[str]
 
     @property

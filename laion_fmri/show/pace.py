@@ -48,10 +48,7 @@ class Pace:
 
 
 def find_pause(elapsed: float) -> float:
-    """Return the seconds before the next plain line, `elapsed` seconds after the start.
-
-    They become rarer, so that the log of a night is one to two pages.
-    """
+    """Return the seconds before the next plain line; so the log of a night is one to two pages."""
     factors = ((INTERVAL, 1), (600.0, 3), (3600.0, 12))
     return INTERVAL * next((factor for limit, factor in factors if elapsed < limit), 60)
 
