@@ -100,8 +100,8 @@ def find_holdings(settings: Settings) -> list[Cell]:
     """Count what :func:`describe` shows, without pandas: root files first, and as averages."""
     table = find_selected(settings, find_local_dir(settings.data_dir))
     cells = [count_cell(place, rows) for place, rows in by_session(table.rows).items()]
-    root = [cell._replace(ses=AVERAGES) for cell in cells if cell.sub is None]
-    return [*root, *(cell for cell in cells if cell.sub is not None)]
+    cells = [cell if cell.sub else cell._replace(ses=AVERAGES) for cell in cells]
+    return sorted(cells, key=lambda cell: cell.sub is not None)
 
 
 @takes(*FILTERS, "include_stimuli")

@@ -237,8 +237,8 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
     if problem.validator == "additionalProperties":
         known = problem.schema["properties"]
         unknown = [str(key) for key in config if key not in known]
-        told = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
-        return f"{''.join(told)}there is: {', '.join(known)}"
+        texts = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
+        return f"{''.join(texts)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
     items = value if isinstance(value, (list, tuple)) else [value]
     odd = next((item for item in items if not isinstance(item, str)), None)

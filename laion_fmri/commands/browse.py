@@ -203,10 +203,7 @@ def _write_records(records: Iterable[Mapping[str, Any]], names: Sequence[str], f
 
 
 def _fold(text: str, width: int, mark: str, indent: int = 0) -> list[str]:
-    """Fold `text` into lines of at most `width` columns, after a `mark` where there is one.
-
-    The first line is indented by `indent` spaces, and the others by two more.
-    """
+    """Fold `text` to `width` columns, after a `mark` if possible; later lines are indented more."""
     from rich.cells import chop_cells
 
     lines: list[str] = []

@@ -19,7 +19,7 @@ from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: Stand for the session where there is no subject.
+#: What `ses` is where there is no subject.
 ROOT, STIMULI = "root", "stimuli"
 
 
@@ -86,7 +86,7 @@ def name_sessions(sessions: Iterable[str]) -> str:
     rest = []
     for label in sessions:
         if not label.isdecimal():
-            rest.append(label if label in ("", AVERAGES, ROOT, STIMULI) else f"ses-{label}")
+            rest.append(label if label == AVERAGES else f"ses-{label}")
         elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
             runs[-1].append(label)
         else:
