@@ -36,16 +36,17 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
-    """An option: its values, its help, and the interfaces that know it."""
+    """An option: its values, its help, its default, and the interfaces that know it."""
 
     kind: kinds.Kind
     help: str
+    default: Any
     ways: tuple[str, ...]
 
 
 def option(kind: kinds.Kind, text: str, default: Any = None, ways: tuple[str, ...] = _ALL) -> Any:
     """Return a field of :class:`Settings`."""
-    return field(default=default, metadata={"option": Option(kind, text, ways)})
+    return field(default=default, metadata={"option": Option(kind, text, default, ways)})
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,10 @@ _FIELDS = {item.name: item for item in fields(Settings) if item.metadata}
 _FIELDS["n_jobs"] = _FIELDS.pop("workers")
 
 
-def list_options(way: str) -> dict[str, tuple[Option, Any]]:
-    """Return name -> option and default, of those that an interface knows."""
-    found = {name: (item.metadata["option"], item.default) for name, item in _FIELDS.items()}
-    return {name: (this, default) for name, (this, default) in found.items() if way in this.ways}
+def list_options(way: str) -> dict[str, Option]:
+    """Return the options that an interface knows, by name."""
+    found: dict[str, Option] = {name: item.metadata["option"] for name, item in _FIELDS.items()}
+    return {name: this for name, this in found.items() if way in this.ways}
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -217,7 +218,7 @@ def make_schema() -> dict[str, Any]:
     """Return the JSON schema of a workflow's configuration."""
     known = {
         name: {**this.kind.schema, "description": f"{this.kind.words}: {this.help}"}
-        for name, (this, _) in list_options(CONFIG).items()
+        for name, this in list_options(CONFIG).items()
     }
     values = {"oneOf": [{"type": "null"}, *kinds.VALUES.schema["oneOf"]]}
     words = kinds.VALUES.words
@@ -256,13 +257,13 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
     """
     options = list_options(PYTHON)
     known = {name: options[name] for name in names if name in options}
-    texts = [f"    {n} : {o.kind.type}, optional\n        {o.help}." for n, (o, _) in known.items()]
+    texts = [f"    {n} : {o.kind.type}, optional\n        {o.help}." for n, o in known.items()]
 
     def decorate(function: _Function) -> _Function:
         signature = inspect.signature(function)
         parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         for name in names:
-            default = known[name][1] if name in known else None
+            default = known[name].default if name in known else None
             parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)]
         allowed = [parameter.name for parameter in parameters]
 

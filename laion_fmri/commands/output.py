@@ -51,14 +51,13 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> N
     """Add options of :class:`laion_fmri.settings.Settings`, some with a help text of their own."""
     known = list_options(COMMAND)
     for name in (*names, *helps):
-        option, default = known[name]
-        text, flag = helps.get(name, option.help), name.replace("_", "-")
+        kind, text, default, _ = known[name]
+        text, flag = helps.get(name, text), name.replace("_", "-")
         if isinstance(default, bool):
             action = "store_false" if default else "store_true"
             flag, text = (f"no-{flag}", f"do not {text}") if default else (flag, text)
             parser.add_argument(f"--{flag}", dest=name, action=action, help=text)
         else:
-            kind = option.kind
             parser.add_argument(f"--{flag}", type=kind.parse, metavar=kind.metavar, help=text)
 
 
