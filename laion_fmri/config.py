@@ -76,6 +76,14 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
         ) from None
 
 
+def find_local_dir(data_dir: StrPath | None = None) -> Path | None:
+    """Return the data directory, or None if none is given or chosen."""
+    try:
+        return find_data_dir(data_dir)[0]
+    except DataDirNotSetError:
+        return None
+
+
 def make_data_dir(path: Path) -> Path:
     """Create the directory `path` if it is missing and its parent exists; return it."""
     try:

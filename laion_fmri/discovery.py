@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import FILTERS, parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.config import find_data_dir
-from laion_fmri.dataset import NOTHING_HELD_OUT
-from laion_fmri.errors import DataDirNotSetError
+from laion_fmri.config import find_local_dir
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.overview import Cell, by_session, count_cell
-from laion_fmri.selection.table import Table, explain_unknown_subject, find_keys, list_subjects
+from laion_fmri.selection.table import Table, explain_unknown_subject, find_selected, list_subjects
 from laion_fmri.settings import AVERAGES, Settings, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
 #: What stands for the value of an entity that a key does not carry; of ``ses``, it is ``averages``.
 NO_VALUE = "(none)"
-#: A data directory that holds nothing.
-NOWHERE = "/nonexistent"
 
 
 class EntityValue(NamedTuple):
@@ -104,16 +98,10 @@ def describe(
 
 def find_holdings(settings: Settings) -> list[Cell]:
     """Count what :func:`describe` shows, without pandas: root files first, and as averages."""
-    try:
-        where = str(find_data_dir(settings.data_dir)[0])
-    except DataDirNotSetError:
-        where = NOWHERE
-    selection = Selection.from_settings(settings)
-    bucket = Bucket.from_settings(settings)
-    groups = by_session(find_keys(selection, settings.facts, bucket, where).rows)
-    cells = [count_cell(place, rows) for place, rows in groups.items()]
-    root = [cell._replace(ses=AVERAGES) for cell in cells if cell.sub is None]
-    return [*root, *(cell for cell in cells if cell.sub is not None)]
+    table = find_selected(settings, find_local_dir(settings.data_dir))
+    cells = [count_cell(place, rows) for place, rows in by_session(table.rows).items()]
+    cells = [cell if cell.sub else cell._replace(ses=AVERAGES) for cell in cells]
+    return sorted(cells, key=lambda cell: cell.sub is not None)
 
 
 @takes(*FILTERS, "include_stimuli")
@@ -156,8 +144,7 @@ def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
 def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
     """Count what :func:`list_entities` shows, without pandas, and return the table of it."""
     selection, facts = Selection.from_settings(settings), settings.facts
-    everything = replace(NOTHING_HELD_OUT, trees=facts.trees)
-    table = find_keys(selection, everything, Bucket.from_settings(settings), NOWHERE)
+    table = find_selected(settings, None, with_held_out=True)
     counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for row in table.rows:
         is_stimulus = row.key.startswith(dataset.STIMULI_PREFIX)

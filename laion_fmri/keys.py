@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS
-from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import get_data_dir
-from laion_fmri.selection.filters import Selection
-from laion_fmri.selection.table import find_keys
+from laion_fmri.selection.table import find_selected
 from laion_fmri.settings import Values, read_settings, takes
 
 if TYPE_CHECKING:
@@ -55,8 +53,6 @@ def key_table(subject: Values, **options: Any) -> pd.DataFrame:
         If a filter value matches nothing, or names a held-out session.
     """
     settings = read_settings({"subject": subject, **options})
-    selection = Selection.from_settings(settings)
-    bucket, data_dir = Bucket.from_settings(settings), get_data_dir(settings.data_dir)
-    table = find_keys(selection, settings.facts, bucket, data_dir)
+    table = find_selected(settings, get_data_dir(settings.data_dir))
     table.announce()
     return table.to_frame()

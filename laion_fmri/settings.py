@@ -30,27 +30,23 @@ NO_SUBJECT = "none"
 
 #: The interfaces: the configuration of a workflow, a function in Python, the command.
 CONFIG, PYTHON, COMMAND = "config", "python", "command"
+_ALL, _CALLS, _CONFIG = (CONFIG, PYTHON, COMMAND), (PYTHON, COMMAND), (CONFIG,)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
-    """An option: its values, its help, and the interfaces that know it."""
+    """An option: its values, its help, its default, and the interfaces that know it."""
 
     kind: kinds.Kind
     help: str
+    default: Any
     ways: tuple[str, ...]
 
 
-def option(
-    kind: kinds.Kind,
-    text: str,
-    default: Any = None,
-    *,
-    ways: tuple[str, ...] = (CONFIG, PYTHON, COMMAND),
-) -> Any:
+def option(kind: kinds.Kind, text: str, default: Any = None, ways: tuple[str, ...] = _ALL) -> Any:
     """Return a field of :class:`Settings`."""
-    return field(default=default, metadata={"option": Option(kind, text, ways)})
+    return field(default=default, metadata={"option": Option(kind, text, default, ways)})
 
 
 @dataclass(frozen=True)
@@ -67,19 +63,14 @@ class Settings:
     include_stimuli: bool = option(
         kinds.SWITCH, "also fetch all of stimuli/; their licence has to be accepted once", False
     )
-    workers: int = option(
-        kinds.WORKERS,
-        "aws s3 cp processes at once (default: 1)",
-        1,
-        ways=(PYTHON, COMMAND),
-    )
+    workers: int = option(kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS)
     data_dir: str | os.PathLike[str] | None = option(
         kinds.FOLDER,
         "the folder for the files (default: $LAION_FMRI_DATA_DIR, else the choice that "
         "'laion-fmri config' has saved)",
     )
     dry_run: bool = option(
-        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, ways=(PYTHON, COMMAND)
+        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, _CALLS
     )
     max_bandwidth: float | None = option(
         kinds.RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
@@ -94,7 +85,7 @@ class Settings:
     profile: str | os.PathLike[str] | None = option(
         kinds.NAME,
         'send the jobs to a cluster: "slurm", or the name or folder of a Snakemake profile',
-        ways=(PYTHON, COMMAND),
+        ways=_CALLS,
     )
     manifest: str | None = option(
         kinds.FILE,
@@ -108,49 +99,49 @@ class Settings:
         kinds.SWITCH,
         "add the SHA-256 of each complete file to the manifest that is kept, after the run",
         False,
-        ways=(PYTHON, COMMAND),
+        _CALLS,
     )
     fetch_on: str = option(
         kinds.PLACE,
         'where to fetch when a pipeline runs on a cluster: "submit-host", whose network the nodes '
         'may not have, or "cluster"',
         "submit-host",
-        ways=(CONFIG,),
+        _CONFIG,
     )
     fetch_workers: int = option(
-        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, ways=(CONFIG,)
+        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, _CONFIG
     )
     bucket: str | None = option(
         kinds.NAME,
         "name of the bucket (default: $LAION_FMRI_BUCKET, else laion-fmri)",
-        ways=(CONFIG,),
+        ways=_CONFIG,
     )
     region: str | None = option(
-        kinds.NAME, "region of the bucket (default: us-west-2)", ways=(CONFIG,)
+        kinds.NAME, "region of the bucket (default: us-west-2)", ways=_CONFIG
     )
     endpoint_url: str | None = option(
         kinds.NAME,
         "a stand-in for S3 (default: $LAION_FMRI_ENDPOINT_URL, else S3 itself)",
-        ways=(CONFIG,),
+        ways=_CONFIG,
     )
     trees: tuple[str, ...] = option(
         kinds.WORDS,
         "prefixes listed for each subject, with {subject} in them (default: derivatives and "
         "atlases)",
         PUBLISHED.trees,
-        ways=(CONFIG,),
+        _CONFIG,
     )
     held_out_sessions: tuple[str, ...] = option(
         kinds.WORDS,
         "sessions that the bucket lists but does not give out (default: ses-31 to ses-34)",
         PUBLISHED.held_out_sessions,
-        ways=(CONFIG,),
+        _CONFIG,
     )
     restricted_keys: tuple[str, ...] = option(
         kinds.WORDS,
         "keys that need a data use agreement (default: the stimuli in one HDF5 file)",
         PUBLISHED.restricted_keys,
-        ways=(CONFIG,),
+        _CONFIG,
     )
 
     @property
@@ -164,10 +155,10 @@ _FIELDS = {item.name: item for item in fields(Settings) if item.metadata}
 _FIELDS["n_jobs"] = _FIELDS.pop("workers")
 
 
-def list_options(way: str) -> dict[str, tuple[Option, Any]]:
-    """Return name -> option and default, of those that an interface knows."""
-    found = {name: (item.metadata["option"], item.default) for name, item in _FIELDS.items()}
-    return {name: (this, default) for name, (this, default) in found.items() if way in this.ways}
+def list_options(way: str) -> dict[str, Option]:
+    """Return the options that an interface knows, by name."""
+    found: dict[str, Option] = {name: item.metadata["option"] for name, item in _FIELDS.items()}
+    return {name: this for name, this in found.items() if way in this.ways}
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -180,8 +171,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         for name, item in _FIELDS.items()
         if given.get(name) is not None
     }
-    filters = {name: given[name] for name in FILTERS if given.get(name) is not None}
-    values["filters"] = {name: kinds.VALUES.check(name, value) for name, value in filters.items()}
+    filters = [name for name in FILTERS if given.get(name) is not None]
+    values["filters"] = {name: kinds.VALUES.check(name, given[name]) for name in filters}
     if values.get("checksums") and not values.get("save_manifest"):
         raise ConfigError("checksums are written to a manifest; name one with save_manifest")
     return Settings(**values)
@@ -227,12 +218,11 @@ def make_schema() -> dict[str, Any]:
     """Return the JSON schema of a workflow's configuration."""
     known = {
         name: {**this.kind.schema, "description": f"{this.kind.words}: {this.help}"}
-        for name, (this, _) in list_options(CONFIG).items()
+        for name, this in list_options(CONFIG).items()
     }
     values = {"oneOf": [{"type": "null"}, *kinds.VALUES.schema["oneOf"]]}
-    filters = {
-        name: {**values, "description": f"{kinds.VALUES.words}: {HELP[name]}"} for name in FILTERS
-    }
+    words = kinds.VALUES.words
+    filters = {name: {**values, "description": f"{words}: {HELP[name]}"} for name in FILTERS}
     return {
         "type": "object",
         "required": ["subject"],
@@ -248,8 +238,8 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
     if problem.validator == "additionalProperties":
         known = problem.schema["properties"]
         unknown = [str(key) for key in config if key not in known]
-        told = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
-        return f"{''.join(told)}there is: {', '.join(known)}"
+        texts = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
+        return f"{''.join(texts)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
     items = value if isinstance(value, (list, tuple)) else [value]
     odd = next((item for item in items if not isinstance(item, str)), None)
@@ -267,13 +257,13 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
     """
     options = list_options(PYTHON)
     known = {name: options[name] for name in names if name in options}
-    texts = [f"    {n} : {o.kind.type}, optional\n        {o.help}." for n, (o, _) in known.items()]
+    texts = [f"    {n} : {o.kind.type}, optional\n        {o.help}." for n, o in known.items()]
 
     def decorate(function: _Function) -> _Function:
         signature = inspect.signature(function)
         parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         for name in names:
-            default = known[name][1] if name in known else None
+            default = known[name].default if name in known else None
             parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)]
         allowed = [parameter.name for parameter in parameters]
 

@@ -106,27 +106,20 @@ def _run_info(arguments: argparse.Namespace) -> int:
 
 
 def _run_ls(arguments: argparse.Namespace) -> int:
-    from laion_fmri.bucket.listing import Bucket
-    from laion_fmri.config import find_data_dir
-    from laion_fmri.discovery import NOWHERE
-    from laion_fmri.selection.filters import Selection
-    from laion_fmri.selection.table import COLUMNS, find_keys
+    from laion_fmri.config import find_local_dir
+    from laion_fmri.selection.table import COLUMNS, find_selected
 
     settings = output.read_arguments(arguments, subject=arguments.subject or "all")
-    try:
-        data_dir = str(find_data_dir(arguments.data_dir)[0])
-    except DataDirNotSetError:  # it is not known yet where a file will be
-        data_dir = None
-    selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
-    table = find_keys(selection, settings.facts, bucket, data_dir or NOWHERE)
-    for text in table.warnings:
-        output.say(f"warning: {text}")
+    data_dir = find_local_dir(settings.data_dir)
+    table = find_selected(settings, data_dir)
+    output.warn(table.warnings)
     form = arguments.form or ("table" if sys.stdout.isatty() else "keys")
     if form == "table":
         _print_files(table.rows, with_status=data_dir is not None)
     elif form == "keys":
         sys.stdout.writelines(f"{row.key}\n" for row in table.rows)
     else:
+        # Without a data directory, it is not known yet where a file will be.
         unknown = {} if data_dir else {"path": None, "status": None}
         _write_records([row.to_record() | unknown for row in table.rows], COLUMNS, form)
     sys.stdout.flush()
@@ -148,8 +141,7 @@ def _run_entities(arguments: argparse.Namespace) -> int:
     found, table = count_entities(
         output.read_arguments(arguments, subject=arguments.subject or "all")
     )
-    for text in table.warnings:
-        output.say(f"warning: {text}")
+    output.warn(table.warnings)
     form = arguments.form or ("table" if sys.stdout.isatty() else "tsv")
     if form == "table":
         _print_values(found)
@@ -211,10 +203,7 @@ def _write_records(records: Iterable[Mapping[str, Any]], names: Sequence[str], f
 
 
 def _fold(text: str, width: int, mark: str, indent: int = 0) -> list[str]:
-    """Fold `text` into lines of at most `width` columns, after a `mark` where there is one.
-
-    The first line is indented by `indent` spaces, and the others by two more.
-    """
+    """Fold `text` to `width` columns, after a `mark` if possible; later lines are indented more."""
     from rich.cells import chop_cells
 
     lines: list[str] = []

@@ -38,12 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 say(f"interrupted; {'; '.join(notes)}")
             status = INTERRUPTED
-        except (BucketError, NoSpaceError, WorkflowFailedError) as error:
-            say(f"error: {error}")
-            status = FAILED
         except LaionFmriError as error:
             say(f"error: {error}")
-            status = USAGE
+            failures = (BucketError, NoSpaceError, WorkflowFailedError)
+            status = FAILED if isinstance(error, failures) else USAGE
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()
             status = DONE

@@ -30,14 +30,13 @@ SHELLS = {
 
 def add(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
-    completion = add_command(
-        commands, "completion", _run_completion, "print the script that makes a shell complete"
-    )
-    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
-    completion.epilog = (
+    text = "print the script that makes a shell complete"
+    epilog = (
         'example: eval "$(laion-fmri completion bash)". Subjects, sessions and the values of all '
         "filters are completed as the last listing had them: 'laion-fmri entities' makes one."
     )
+    completion = add_command(commands, "completion", _run_completion, text, epilog)
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
 
 
 def _run_completion(arguments: argparse.Namespace) -> int:

@@ -68,8 +68,7 @@ def _run_download(arguments: argparse.Namespace) -> int:
 def _fetch(run: Run, *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
-    for text in run.table.warnings:
-        output.say(f"warning: {text}")
+    output.warn(run.table.warnings)
     write: Callable[[str], object] = output.be_quiet if quiet else print
     for text in run.table.notes:
         write(text)

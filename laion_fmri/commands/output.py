@@ -6,7 +6,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,14 +51,13 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> N
     """Add options of :class:`laion_fmri.settings.Settings`, some with a help text of their own."""
     known = list_options(COMMAND)
     for name in (*names, *helps):
-        option, default = known[name]
-        text, flag = helps.get(name, option.help), name.replace("_", "-")
+        kind, text, default, _ = known[name]
+        text, flag = helps.get(name, text), name.replace("_", "-")
         if isinstance(default, bool):
             action = "store_false" if default else "store_true"
             flag, text = (f"no-{flag}", f"do not {text}") if default else (flag, text)
             parser.add_argument(f"--{flag}", dest=name, action=action, help=text)
         else:
-            kind = option.kind
             parser.add_argument(f"--{flag}", type=kind.parse, metavar=kind.metavar, help=text)
 
 
@@ -123,6 +122,12 @@ def ask(question: str) -> bool:
 def say(text: str) -> None:
     """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print a line to stderr for each warning."""
+    for text in warnings:
+        say(f"warning: {text}")
 
 
 def be_quiet(_text: str) -> None:

@@ -102,18 +102,18 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     from laion_fmri.fetch.aws import find_aws_command
     from laion_fmri.sample import serve_sample
 
-    only_serves, port = arguments.serve is not None, arguments.serve or 0
-    if not only_serves:
+    port = arguments.serve  # None for the demo itself
+    if port is None:
         find_aws_command()
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(serve_sample(port=port))
+            server = stack.enter_context(serve_sample(port=port or 0))
         except (OSError, OverflowError) as error:
             raise BucketError(
-                f"the sample bucket cannot be served at port {port} ({error}); name another, "
+                f"the sample bucket cannot be served at port {port or 0} ({error}); name another, "
                 "or 0 for any that is free"
             ) from None
-        if not only_serves:
+        if port is None:
             return _take_steps(server)
         _print("A sample of the bucket is served until Ctrl-C. To use it, in another terminal:")
         _print(f"  export LAION_FMRI_ENDPOINT_URL={server.endpoint_url}")

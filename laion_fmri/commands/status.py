@@ -53,8 +53,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
     from laion_fmri.selection.overview import take_overview
 
     overview = take_overview(output.read_arguments(arguments))
-    for text in overview.warnings:
-        output.say(f"warning: {text}")
+    output.warn(overview.warnings)
     if arguments.html is not None:
         from laion_fmri.show.page import make_page, write_page
 
@@ -114,36 +113,32 @@ def draw_grid(overview: Overview, columns: int) -> Iterator[Text]:
     """
     from rich.text import Text
 
-    subjects, sessions, grid = overview.subjects, overview.sessions, overview.grid
+    subjects, sessions = overview.subjects, overview.sessions
+    signs = {(cell.sub, cell.ses): SIGNS[cell.state] for cell in overview.cells}
+    has_averages = any(sub is not None and ses == AVERAGES for sub, ses in signs)
     labels = [output.cut(label) for label in sessions]
-    margin = max((len(f"sub-{output.cut(name)}") for name in subjects), default=0) + 2
+    names = [f"sub-{output.cut(name)}" for name in subjects]
+    margin = max(map(len, names), default=0) + 2
     room = columns - margin - len(AVERAGES) - 1
     width = max(map(len, labels), default=1)
     padded = [f"{label:>{width}}" for label in labels]
-    is_wide = len(labels) * (width + 1) <= room
+    is_wide = len(labels) * (width + 1) <= max(0, room)
     headings = [padded] if is_wide else list(zip(*padded, strict=True))
     fit = len(labels) if is_wide else max(GROUP, room * GROUP // (GROUP + 1) - 1)
-    group, before = (1, " " * (width - 1)) if is_wide else (GROUP, "")
-    gap = "  " if is_wide else " "
-
-    def find_sign(name: str, ses: str) -> tuple[str, str]:
-        cell = grid.get((name, ses))
-        return SIGNS[cell.state] if cell else (" ", "")
-
-    def make_line(label: str, signs: Sequence[str | Text], average: str | Text) -> Text:
-        groups = [Text.assemble(*signs[n : n + group]) for n in range(0, len(signs), group)]
-        line = Text.assemble(f"{label:{margin}}", Text(" ").join(groups), average)
-        line.rstrip()
-        return line
-
+    group, before, gap = (1, " " * (width - 1), "  ") if is_wide else (GROUP, "", " ")
+    rows: list[tuple[str, Sequence[str | Text], str | Text]]
+    rows = [("", heading, AVERAGES if heading is headings[-1] else "") for heading in headings]
+    for name, sub in zip(names, subjects, strict=True):
+        marks = [Text.assemble(before, signs.get((sub, ses), " ")) for ses in sessions]
+        middle = " " * (len(AVERAGES) // 2)
+        rows.append((name, marks, Text.assemble(middle, signs.get((sub, AVERAGES), ""))))
     for start in range(0, max(1, len(labels)), max(1, fit)):
-        shown = slice(start, start + fit)
-        has_averages = start + fit >= len(labels) and any(ses == AVERAGES for _, ses in grid)
-        for heading in headings:
-            is_last = has_averages and heading is headings[-1]
-            yield make_line("", heading[shown], f"{gap}{AVERAGES}" if is_last else "")
-        for name in subjects:
-            signs = [Text.assemble(before, find_sign(name, ses)) for ses in sessions[shown]]
-            average = Text.assemble(gap, " " * (len(AVERAGES) // 2), find_sign(name, AVERAGES))
-            yield make_line(f"sub-{output.cut(name)}", signs, average if has_averages else "")
+        for name, cells, average in rows:
+            shown = cells[start : start + fit]
+            groups = [Text.assemble(*shown[n : n + group]) for n in range(0, len(shown), group)]
+            line = Text.assemble(f"{name:{margin}}", Text(" ").join(groups))
+            if has_averages and start + fit >= len(labels):
+                line.append(gap).append(average)
+            line.rstrip()
+            yield line
         yield Text()

@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from laion_fmri.base.bids import Parsed
+from laion_fmri.base.bids import HELP, Parsed
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import PUBLISHED
@@ -38,8 +39,15 @@ MOST_FILES = 16
 
 def remember_listing(bucket: Bucket, parsed: Iterable[Parsed], *, is_whole: bool) -> None:
     """Keep the values of a listing; what is known of other subjects stays unless `is_whole`."""
+    groups: dict[str, list[Parsed]] = {}
+    for item in parsed:
+        if item.sub and item.ses not in PUBLISHED.held_out_sessions:
+            groups.setdefault(item.sub, []).append(item)
+    columns = {label: zip(*group, strict=True) for label, group in groups.items()}
+    found = _pick_plain(
+        {label: dict(zip(HELP, map(set, values), strict=True)) for label, values in columns.items()}
+    )
     kept = recall_listing(bucket)
-    found = collect_values(parsed)
     known = found if is_whole else kept | found
     file = _find_file(bucket)
     # Without a home, the path is relative, and would lead to the working directory.
@@ -52,31 +60,10 @@ def remember_listing(bucket: Bucket, parsed: Iterable[Parsed], *, is_whole: bool
             old.unlink(missing_ok=True)
 
 
-def collect_values(parsed: Iterable[Parsed]) -> Known:
-    """Return the values that public keys carry, as far as they are safe in a shell."""
-    groups: dict[str, list[Parsed]] = {}
-    for item in parsed:
-        if item.sub and item.ses not in PUBLISHED.held_out_sessions:
-            groups.setdefault(item.sub, []).append(item)
-    return {
-        label: {
-            name: sorted(filter(_is_plain, set(column)))[:MOST_VALUES]
-            for name, column in zip(Parsed._fields, zip(*group, strict=True), strict=True)
-            if name != "sub"
-        }
-        for label, group in groups.items()
-        if _is_plain(label)
-    }
-
-
 def recall_listing(bucket: Bucket) -> Known:
     """Return what the last listings of `bucket` have shown; empty if none is known."""
     try:
-        return {
-            label: {name: [*filter(_is_plain, values)] for name, values in filters.items()}
-            for label, filters in json.loads(_find_file(bucket).read_bytes()).items()
-            if _is_plain(label)
-        }
+        return _pick_plain(json.loads(_find_file(bucket).read_bytes()))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # none, or broken
         return {}
 
@@ -105,6 +92,19 @@ def suggest_values(
         if fitting:
             return [value for value in fitting if value.removeprefix(mark) not in taken]
     return []
+
+
+def _pick_plain(known: Any) -> Known:
+    """Return the part of `known`, which a broken file may have made anything, that is safe."""
+    return {
+        label: {
+            name: sorted(filter(_is_plain, values))[:MOST_VALUES]
+            for name, values in filters.items()
+            if name != "sub"
+        }
+        for label, filters in known.items()
+        if _is_plain(label)
+    }
 
 
 def _is_plain(value: object) -> bool:

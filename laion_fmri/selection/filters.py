@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laion_fmri import dataset
+from laion_fmri.base import kinds
 from laion_fmri.base.bids import ENTITIES, Parsed
 from laion_fmri.base.text import find_near, suggest
 from laion_fmri.errors import InputTypeError, SelectionError, SubjectNotFoundError, list_some
@@ -120,8 +121,8 @@ def _read_values(name: str, given: object) -> tuple[str, ...]:
 
 def _read_strings(name: str, given: object) -> list[str]:
     """Return the strings of a filter; refuse anything else, such as the number 1 for "01"."""
-    is_many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
-    values: list[Any] = list(given) if is_many else [given]  # type: ignore[call-overload]
+    checked = kinds.VALUES.check(name, given)
+    values = checked if isinstance(checked, list) else [checked]
     for value in values:
         if not isinstance(value, str):
             example = "sub-03" if name == "subject" else str(value)

@@ -12,16 +12,14 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 from laion_fmri import dataset
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
-from laion_fmri.dataset import NOTHING_HELD_OUT
 from laion_fmri.errors import list_some
-from laion_fmri.selection.filters import Selection
-from laion_fmri.selection.table import Row, find_keys
+from laion_fmri.selection.table import Row, find_selected
 from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
 
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: Stand for the session where there is no subject.
+#: What `ses` is where there is no subject.
 ROOT, STIMULI = "root", "stimuli"
 
 
@@ -88,7 +86,7 @@ def name_sessions(sessions: Iterable[str]) -> str:
     rest = []
     for label in sessions:
         if not label.isdecimal():
-            rest.append(label if label in ("", AVERAGES, ROOT, STIMULI) else f"ses-{label}")
+            rest.append(label if label == AVERAGES else f"ses-{label}")
         elif runs and int(label) == int(runs[-1][-1]) + 1 and len(label) == len(runs[-1][-1]):
             runs[-1].append(label)
         else:
@@ -174,19 +172,14 @@ def add_up(cells: Iterable[Cell]) -> Total:
 
 @dataclass(frozen=True)
 class Overview:
-    """A selection, compared with the data directory.
-
-    `cells` are sorted by subject and session, with averages last, then root files and stimuli;
-    `rows` are the files of each cell, sorted by key. `bucket` says in words where the listing is
-    from, and `compared` when it was compared, in UTC.
-    """
+    """A selection, compared with the data directory."""
 
     settings: Settings
     data_dir: Path
-    bucket: str
-    compared: datetime
-    cells: list[Cell]
-    rows: list[list[Row]]
+    bucket: str  # in words
+    compared: datetime  # in UTC
+    cells: list[Cell]  # by subject and session; averages last, then root files and stimuli
+    rows: list[list[Row]]  # of each cell, sorted by key
     warnings: list[str]
 
     @property
@@ -199,11 +192,6 @@ class Overview:
         """The labels of the sessions of all subjects, sorted, without the averages."""
         found = {cell.ses for cell in self.cells if cell.sub is not None} - {AVERAGES}
         return sorted(found, key=order_session)
-
-    @property
-    def grid(self) -> dict[tuple[str, str], Cell]:
-        """The cells by subject and session."""
-        return {(cell.sub, cell.ses): cell for cell in self.cells if cell.sub is not None}
 
     def totals(self) -> dict[str, Total]:
         """Return the totals by name: subjects, root files, stimuli, and ``all`` but held-out."""
@@ -242,10 +230,7 @@ def take_overview(settings: Settings) -> Overview:
     data_dir, _ = find_data_dir(settings.data_dir)
     check_readable(data_dir)
     settings = replace(settings, subject=settings.subject or "all")
-    bucket = Bucket.from_settings(settings)
-    # What is held out is listed like all else, and told apart below.
-    selection = Selection.from_settings(settings)
-    table = find_keys(selection, replace(NOTHING_HELD_OUT, trees=settings.trees), bucket, data_dir)
+    table = find_selected(settings, data_dir, with_held_out=True)
     cells, rows = [], []
     for place, group in by_session(table.rows).items():
         public = [row for row in group if not settings.facts.is_held_out(row.key, row.ses)]
@@ -253,7 +238,8 @@ def take_overview(settings: Settings) -> Overview:
         cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)
     warnings = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
-    return Overview(settings, data_dir, str(bucket), datetime.now(UTC), cells, rows, warnings)
+    bucket = str(Bucket.from_settings(settings))
+    return Overview(settings, data_dir, bucket, datetime.now(UTC), cells, rows, warnings)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:

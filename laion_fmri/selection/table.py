@@ -22,11 +22,15 @@ from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundE
 from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_flaw
 from laion_fmri.selection.completion import is_kept, remember_listing
 from laion_fmri.selection.filters import Selection, explain_unmatched
+from laion_fmri.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("laion_fmri")
+
+#: A data directory that holds nothing.
+NOWHERE = "/nonexistent"
 
 Status = Literal["missing", "partial", "complete"]
 Item = tuple[ListedObject, Parsed]
@@ -130,6 +134,15 @@ class Listed(NamedTuple):
     trees: list[str]
     brain: list[Item]
     others: list[Item]
+
+
+def find_selected(
+    settings: Settings, data_dir: StrPath | None, *, with_held_out: bool = False
+) -> Table:
+    """Return the table of what `settings` select, compared with `data_dir` if there is one."""
+    selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
+    facts = Facts(settings.trees, (), ()) if with_held_out else settings.facts
+    return find_keys(selection, facts, bucket, data_dir or NOWHERE)
 
 
 @pause_collector()

@@ -26,13 +26,12 @@ NAME = (100, 8)
 
 
 @contextmanager
-def open_painter() -> Iterator[Callable[[State, Pace], None]]:
-    """Yield a function that paints on stderr, below the cursor and over what it painted before.
+def open_painter(console: Console) -> Iterator[Callable[[State, Pace], None]]:
+    """Yield a function that paints below the cursor and over what it painted before.
 
     The cursor rests at the beginning. Whatever a resized terminal makes of lines that have become
     too long, everything below the cursor is ours, so there is nothing to count.
     """
-    console = Console(stderr=True, highlight=False)
     is_gone = False
 
     def write(lines: Sequence[Text]) -> None:

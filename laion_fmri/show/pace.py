@@ -41,17 +41,9 @@ class Pace:
         # A transfer that starts again lowers the count; that is not a negative rate.
         self.rate = max(0, count - fewer) / (now - start) if count and now > start else None
 
-    def left(self, now: State) -> float | None:
-        """Return the seconds that the rest takes at this rate, if that can be said."""
-        rest = now.total_bytes - now.bytes
-        return rest / self.rate if rest > 0 and self.rate and self.silence <= SILENCE else None
-
 
 def find_pause(elapsed: float) -> float:
-    """Return the seconds before the next plain line, `elapsed` seconds after the start.
-
-    They become rarer, so that the log of a night is one to two pages.
-    """
+    """Return the seconds before the next plain line; so the log of a night is one to two pages."""
     factors = ((INTERVAL, 1), (600.0, 3), (3600.0, 12))
     return INTERVAL * next((factor for limit, factor in factors if elapsed < limit), 60)
 
@@ -67,8 +59,10 @@ def format_rate(pace: Pace) -> str:
 
 def format_left(now: State, pace: Pace) -> str:
     """Return the time that is left, such as ``20 s left``; empty if it is not known."""
-    seconds = pace.left(now)
-    return "" if seconds is None else f"{format_seconds(max(round(seconds), 1))} left"
+    rest = now.total_bytes - now.bytes
+    if rest <= 0 or not pace.rate or pace.silence > SILENCE:
+        return ""
+    return f"{format_seconds(max(round(rest / pace.rate), 1))} left"
 
 
 def make_sentence(now: State, pace: Pace) -> str:

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 from laion_fmri.base.text import format_size
 from laion_fmri.run.monitor import Monitor, Progress, State
@@ -51,25 +51,21 @@ def show_check() -> Iterator[Callable[[Progress], None]]:
         yield progress
 
 
-def _show(measure: Measure) -> View:
+@contextmanager
+def _show(measure: Measure) -> Iterator[Callable[[], None]]:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        if not Console(stderr=True).is_dumb_terminal:  # the cursor can be moved
-            return _show_live(measure)
-    return nullcontext(
-        _make_update(measure, lambda *now: sys.stderr.write(make_sentence(*now) + "\n"), window=0)
-    )
+        from laion_fmri.show.live import open_painter
 
-
-@contextmanager
-def _show_live(measure: Measure) -> Iterator[Callable[[], None]]:
-    from laion_fmri.show.live import open_painter
-
-    with open_painter() as paint:
-        update = _make_update(measure, paint, lambda _elapsed: 0)
-        update()
-        yield update
+        console = Console(stderr=True, highlight=False)
+        if not console.is_dumb_terminal:  # the cursor can be moved
+            with open_painter(console) as paint:
+                update = _make_update(measure, paint, lambda _elapsed: 0)
+                update()
+                yield update
+            return
+    yield _make_update(measure, lambda *now: sys.stderr.write(make_sentence(*now) + "\n"), window=0)
 
 
 @contextmanager

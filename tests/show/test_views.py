@@ -44,7 +44,7 @@ from laion_fmri.run.monitor import Monitor, Running, State
 from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.show.live import make_screen
-from laion_fmri.show.pace import Pace, find_pause
+from laion_fmri.show.pace import Pace, find_pause, format_left
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
 #: Takes some seconds: it is large enough for its bytes to be seen on disk before it has arrived.
@@ -544,10 +544,10 @@ def test_rate_is_that_of_the_last_seconds():
     for second in range(1, 31):
         pace.add(30_000 + 5000 * second, now=129.0 + second)
     assert pace.rate == pytest.approx(5000)
-    assert pace.left(State(0, 1, 180_000, 280_000)) == pytest.approx(20)
+    assert format_left(State(0, 1, 180_000, 280_000), pace) == "20 s left"
     pace.add(1000, now=160.0)
     assert pace.rate == 0
-    assert pace.left(State(0, 1, 1000, 2000)) is None
+    assert format_left(State(0, 1, 1000, 2000), pace) == ""
 
 
 @pytest.mark.parametrize(
