@@ -4,8 +4,6 @@ For a download, a file is complete when its size is right. That says nothing of 
 neither does the AWS CLI, which does not compare an object that comes in parts. This does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,7 @@ def verify(
     repair: bool = False,
     progress: Callable[[Progress], object] | None = None,
     **options: Any,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Compare the files on disk with the bucket, or with a manifest: their sizes and their content.
 
     Without a subject, the question is "is what I have right?": all that is here is checked, all of

@@ -7,8 +7,6 @@ An object that is encrypted with a key of its own (SSE-KMS, SSE-C) has an ETag t
 its content, but nobody can read such an object anonymously.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -17,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from io import FileIO
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 from laion_fmri.base.files import StrPath
 
@@ -128,7 +126,7 @@ class Hasher:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def __enter__(self) -> Hasher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,7 +1,5 @@
 """The kinds of values that an option of :class:`laion_fmri.settings.Settings` can have."""
 
-from __future__ import annotations
-
 import functools
 import math
 import operator

@@ -1,7 +1,5 @@
 """Whether a file is what it should be: its size, and its content as far as that can be known."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ its path is a key of the listing and it is a regular file in real folders: no li
 even while somebody changes the folders meanwhile.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
@@ -15,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import parse_key
@@ -101,7 +99,7 @@ class Removal:
                     folders.remove_empty(self.folders)
 
     def _remove(
-        self, item: Item, folders: Folders, claims: Claims, *, busy: bool
+        self, item: Item, folders: "Folders", claims: Claims, *, busy: bool
     ) -> tuple[Outcome, str]:
         kept = find_kept(self.data_dir, item.key)
         if not claims.take([item.key]) or (busy and os.path.lexists(kept)):
@@ -124,7 +122,7 @@ class Removal:
             claims.drop([item.key])
         return "removed", ""
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> "pd.DataFrame":
         """Return the items as a DataFrame with the columns of :func:`laion_fmri.removal.remove`."""
         import pandas as pd
 
@@ -239,7 +237,7 @@ class Folders:
             os.close(self._open.pop())
         del self._names[depth:]
 
-    def __enter__(self) -> Folders:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

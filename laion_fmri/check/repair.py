@@ -1,7 +1,5 @@
 """Fetch broken files again, so that none is lost if that fails."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import filecmp

@@ -1,13 +1,11 @@
 """One check of a data directory: what it finds, and the repair of what is broken."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from laion_fmri.base.etags import Hasher
 from laion_fmri.base.text import format_size
@@ -43,7 +41,7 @@ class Verification:
     elsewhere: int
     source: str
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> "pd.DataFrame":
         """Return the findings as a DataFrame, see :func:`laion_fmri.verify.verify`."""
         import pandas as pd
 
@@ -112,7 +110,7 @@ class Check:
             self._checker = Checker(hasher, self.inventory.bucket, known, self.data_dir)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> Check:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,7 +1,5 @@
 """The command ``download``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time
@@ -65,7 +63,7 @@ def _run_download(arguments: argparse.Namespace) -> int:
         return _fetch(run, quiet=arguments.quiet)
 
 
-def _fetch(run: Run, *, quiet: bool) -> int:
+def _fetch(run: "Run", *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
     output.warn(run.table.warnings)
@@ -92,7 +90,7 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     return output.DONE
 
 
-def _print_plan(run: Run) -> None:
+def _print_plan(run: "Run") -> None:
     """Print what is selected, here, and to be fetched; the files by name in a dry run."""
     from laion_fmri.folder.disk_space import count_free_bytes
 
@@ -117,7 +115,7 @@ def _print_plan(run: Run) -> None:
         print(f"free on that disk: {free}", flush=True)
 
 
-def _print_failures(report: Report, obstacles: Collection[str]) -> None:
+def _print_failures(report: "Report", obstacles: Collection[str]) -> None:
     """Name each file that is not in place, many of the same reason at once; say what to do."""
     by_reason: dict[str, list[str]] = {}
     for row, reason in report.failures():
@@ -149,7 +147,7 @@ def _ask_for_licence(data_dir: str | None) -> bool:
     return is_accepted
 
 
-def _print_table(rows: Sequence[Row]) -> None:
+def _print_table(rows: "Sequence[Row]") -> None:
     """Print what is here and what is to be fetched, by group."""
     from rich import box
     from rich.table import Column
@@ -171,7 +169,7 @@ def _print_table(rows: Sequence[Row]) -> None:
     output.open_console().print(plan)
 
 
-def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
+def group_rows(rows: "Iterable[Row]") -> "list[tuple[str, str, list[Row]]]":
     """Return subject, sessions and rows of each line: by session if there is only one subject."""
     places = by_session(rows)
     is_single = len({place.sub for place in places if place.sub is not None}) == 1
@@ -183,7 +181,7 @@ def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
     return groups
 
 
-def _count(rows: Sequence[Row]) -> list[str]:
+def _count(rows: "Sequence[Row]") -> list[str]:
     """Return the files and bytes of `rows`, the files here, and the files and bytes to fetch."""
     missing = [row for row in rows if row.status != "complete"]
     return [
@@ -195,7 +193,7 @@ def _count(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _summarize(report: Report, seconds: float) -> str:
+def _summarize(report: "Report", seconds: float) -> str:
     """Say in one line what a run has done, in how many seconds."""
     fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
     failures = report.failures()
@@ -207,6 +205,6 @@ def _summarize(report: Report, seconds: float) -> str:
     return f"{done} ({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
 
 
-def _format_total(rows: Iterable[Row]) -> str:
+def _format_total(rows: "Iterable[Row]") -> str:
     """Return the bytes of all `rows`, readably."""
     return format_size(sum(row.size for row in rows))

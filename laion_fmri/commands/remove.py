@@ -1,7 +1,5 @@
 """The command ``remove``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import TYPE_CHECKING, Any
@@ -84,7 +82,7 @@ def _run_remove(arguments: argparse.Namespace) -> int:
     return FAILED if undone else DONE
 
 
-def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
+def _print_plan(removal: "Removal", planned: "Sequence[Item]") -> None:
     from rich.table import Table
 
     from laion_fmri.selection.overview import by_session
@@ -116,7 +114,7 @@ def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
         console.print(f"note: {text}", soft_wrap=True)
 
 
-def _tell(items: Sequence[Item]) -> None:
+def _tell(items: "Sequence[Item]") -> None:
     """Name what is left, in a line for each reason."""
     by_reason: dict[str, list[str]] = {}
     for item in items:
@@ -125,13 +123,13 @@ def _tell(items: Sequence[Item]) -> None:
         say(f"{reason}: {list_some(keys, 3)}")
 
 
-def _ask(planned: Sequence[Item]) -> bool:
+def _ask(planned: "Sequence[Item]") -> bool:
     return ask(f"Remove {_count(planned)}, {_format_total(planned)}?")
 
 
-def _count(items: Sequence[Item]) -> str:
+def _count(items: "Sequence[Item]") -> str:
     return f"{len(items):,} file" + ("" if len(items) == 1 else "s")
 
 
-def _format_total(items: Sequence[Item]) -> str:
+def _format_total(items: "Sequence[Item]") -> str:
     return format_size(sum(item.size for item in items))

@@ -3,8 +3,6 @@
 The bucket is not trusted: a key is text that anyone with write access to it may have chosen.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable

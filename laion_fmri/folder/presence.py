@@ -3,8 +3,6 @@
 A run may be killed at any moment, so its sign is a lock, which ends with its process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

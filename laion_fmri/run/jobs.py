@@ -4,8 +4,6 @@ One start of aws costs about half a second of CPU, so small objects share a recu
 ones, for which the start is nothing, get a job each and can run side by side.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """The few aws patterns that name the keys of a batch, and no other of the listing in hand. Pure."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """From settings to a plan, and from a plan to the folder of a run that carries it out."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Run the workflow as a child process: find it, build its command, watch it, read what it did."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Snakemake profiles that send jobs to a cluster: which there are, and what matters of them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What came of a run: the table after it, and for each row what happened and why."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +28,7 @@ class Report:
     reasons: tuple[str, ...]
     log: Path | None = None
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> "pd.DataFrame":
         """Return the key table with the columns ``outcome`` and ``reason``."""
         frame = Table(self.rows).to_frame()
         frame["outcome"] = list(self.outcomes)

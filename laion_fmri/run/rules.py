@@ -5,8 +5,6 @@ computed: nothing for a missing file, a stamp that is newer for a file of the wr
 complete file a path that cannot exist, so that Snakemake takes it for a source file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

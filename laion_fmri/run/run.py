@@ -1,7 +1,5 @@
 """One run of our own: its plan, its fetch, and its report."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from laion_fmri import dataset
 from laion_fmri.base.text import format_size
@@ -69,7 +68,7 @@ class Run:
         """Where the files go."""
         return self.plan.data_dir
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

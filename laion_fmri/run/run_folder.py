@@ -3,8 +3,6 @@
 The main process writes it; all others, which Snakemake starts for its jobs, read it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
@@ -83,7 +81,7 @@ class RunFolder:
         write_atomically(folder / TABLE, json.dumps(content))
 
     @classmethod
-    def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> RunFolder:
+    def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Self:
         """Read what the main process of a run has written to `path`, with the jobs `wanted`."""
         content: dict[str, Any] = json.loads((path / TABLE).read_text())
         files = [path / f"{name}.json" for name in content["jobs"] if wanted(name)]

@@ -1,7 +1,5 @@
 """A selection by subject and session, compared with what is here. Reads, and never writes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
