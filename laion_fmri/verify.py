@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS
-from laion_fmri.check.verification import Check, read_threads
+from laion_fmri.check.verification import Check
 from laion_fmri.run.monitor import Progress
 from laion_fmri.settings import Values, read_settings, takes
 
@@ -88,6 +88,6 @@ def verify(
     brings the same content once more, it is what the bucket has, and is called unverified.
     """
     settings = read_settings({"subject": subject, "ses": ses, **options})
-    with Check(settings, read_threads(n_jobs), repairs=repair) as check:
+    with Check(settings, n_jobs, repairs=repair) as check:
         found = check.run(progress)
         return (check.repair(found) if repair else found).to_frame()

@@ -178,5 +178,4 @@ class Bucket:
 
 
 def _read_status(error: Any) -> int:
-    """Return the HTTP status of botocore's ClientError."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -10,7 +10,6 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
@@ -130,13 +129,7 @@ class Removal:
 
 
 def plan_removal(settings: Settings) -> Removal:
-    """Find what would be removed, and change nothing.
-
-    Raises
-    ------
-    LaionFmriError
-        As :func:`laion_fmri.removal.remove`.
-    """
+    """Find what would be removed, and change nothing."""
     if settings.subject is None:
         raise SubjectNotFoundError("name a subject, such as sub-03, or all")
     data_dir = get_data_dir(settings.data_dir)
@@ -215,8 +208,7 @@ class Folders:
     def open(self, key: str) -> tuple[int, str]:
         """Return the descriptor of the folder that `key` is in, and the last part of the key."""
         *parts, name = key.split("/")
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(parts, self._names, strict=False))
-        shared = len(list(same))
+        shared = len(os.path.commonprefix([parts, self._names]))
         self._close(shared)
         for part in parts[shared:]:
             self._open.append(os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=self._open[-1]))

@@ -102,7 +102,7 @@ def _fetch(
         return said | {item.key: f"not fetched: {error}" for item in moved}
     finally:
         manifest.unlink(missing_ok=True)
-    return said | {row.key: f"not fetched: {reason}" for row, reason in report.failures()}
+    return said | {row.key: f"not fetched: {reason}" for row, _, reason in report.failures()}
 
 
 def _set_aside(item: Row, data_dir: Path) -> str | None:

@@ -176,7 +176,6 @@ def _print_files(rows: "Sequence[Row]", *, with_status: bool) -> None:
 
 
 def _print_values(values: "Iterable[EntityValue]") -> None:
-    """Print a table of the values of each entity."""
     from rich.text import Text
 
     table = output.make_table(("entity", "value"), ("files", "size"))

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ def _fetch(run: "Run", *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
     output.warn(run.table.warnings)
-    write: Callable[[str], object] = output.be_quiet if quiet else print
+    write = output.make_writer(quiet=quiet)
     for text in run.table.notes:
         write(text)
     if not quiet:
@@ -85,7 +85,7 @@ def _fetch(run: "Run", *, quiet: bool) -> int:
     if report.failures():
         _print_failures(report, run.table.obstacles)
         return output.FAILED
-    if "fetched" in report.outcomes:
+    if report.select("fetched"):
         write(f"to check their content: {spell_command('verify', run.settings)}")
     return output.DONE
 
@@ -118,7 +118,7 @@ def _print_plan(run: "Run") -> None:
 def _print_failures(report: "Report", obstacles: Collection[str]) -> None:
     """Name each file that is not in place, many of the same reason at once; say what to do."""
     by_reason: dict[str, list[str]] = {}
-    for row, reason in report.failures():
+    for row, _, reason in report.failures():
         by_reason.setdefault(reason, []).append(row.key)
     for reason, keys in by_reason.items():
         if len(keys) > MANY:
@@ -126,10 +126,10 @@ def _print_failures(report: "Report", obstacles: Collection[str]) -> None:
         else:
             for key in keys:
                 output.say(f"error: {key}: {reason}")
-    if all(row.key in obstacles for row, _ in report.failures()):
+    if all(row.key in obstacles for row, *_ in report.failures()):
         return  # the same command would fail again
     advice = "run the same command again to fetch what is missing"
-    if "failed" not in report.outcomes:
+    if not report.select("failed"):
         advice = f"ask for access to denied files at {dataset.REQUEST_URL}"
     output.say(f"{advice}; the log is {report.log}" if report.log else advice)
 
@@ -148,7 +148,6 @@ def _ask_for_licence(data_dir: str | None) -> bool:
 
 
 def _print_table(rows: "Sequence[Row]") -> None:
-    """Print what is here and what is to be fetched, by group."""
     from rich import box
     from rich.table import Column
 
@@ -194,17 +193,15 @@ def _count(rows: "Sequence[Row]") -> list[str]:
 
 
 def _summarize(report: "Report", seconds: float) -> str:
-    """Say in one line what a run has done, in how many seconds."""
-    fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
+    fetched = [result.row for result in report.select("fetched")]
     failures = report.failures()
     if not fetched and not failures:
         return "nothing to do: everything is here"
     done = f"fetched {len(fetched):,} files, {_format_total(fetched)} in {format_seconds(seconds)}"
     rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
     failed = f", {len(failures):,} failed" if failures else ""
-    return f"{done} ({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
+    return f"{done} ({rate}/s); {len(report.select('present')):,} were here{failed}"
 
 
 def _format_total(rows: "Iterable[Row]") -> str:
-    """Return the bytes of all `rows`, readably."""
     return format_size(sum(row.size for row in rows))

@@ -128,5 +128,6 @@ def warn(warnings: Iterable[str]) -> None:
         say(f"warning: {text}")
 
 
-def be_quiet(_text: str) -> None:
-    """Print nothing; stands in for ``print``."""
+def make_writer(*, quiet: bool) -> Callable[[str], object]:
+    """Return ``print``, or what stands in for it."""
+    return (lambda _text: None) if quiet else print

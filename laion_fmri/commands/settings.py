@@ -122,7 +122,6 @@ def _run_demo(arguments: argparse.Namespace) -> int:
 
 
 def _take_steps(server: "SampleServer") -> int:
-    """Run the steps of the demo, and return the status of the first that fails."""
     with TemporaryDirectory(prefix="laion-fmri-demo-") as data_dir:
         environment = os.environ | {
             "LAION_FMRI_ENDPOINT_URL": server.endpoint_url,

@@ -39,7 +39,6 @@ class Job:
 
     @property
     def bytes(self) -> int:
-        """The bytes of all objects."""
         return sum(size for _, size in self.objects)
 
     @property

@@ -91,11 +91,6 @@ def fold(name: str) -> str:
     return normalize("NFD", normalize("NFD", name).casefold())
 
 
-def find_obstacle(path: str, data_dir: str | None = None) -> str | None:
-    """Say what keeps a file from being written to `path`; see :meth:`Obstacles.find`."""
-    return Obstacles(data_dir).find(path)
-
-
 class Obstacles:
     """A data directory, which may be a link; looks at each of its folders once."""
 

@@ -35,14 +35,6 @@ class Presence:
         self._file.close()
 
 
-def mark_alive(run_dir: Path) -> Presence | None:
-    """Return the sign that a run is alive; None where nothing can be written."""
-    try:
-        return Presence(run_dir)
-    except OSError:
-        return None
-
-
 def has_others(data_dir: Path, own: str | None = None) -> bool:
     """Whether a run other than `own` is alive in `data_dir`; removes the signs of dead ones."""
     signs = set((data_dir / STATE_DIR / "runs").glob("*/alive-*")) - ({Path(own)} if own else set())

@@ -21,7 +21,7 @@ from laion_fmri.folder.presence import Presence, has_others
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
 from laion_fmri.run.process import Snakemake, run_workflow
 from laion_fmri.run.profiles import find_profile
-from laion_fmri.run.report import Report, compare_checksums, make_report, report_as_it_is
+from laion_fmri.run.report import Report, compare_checksums, make_result, report_as_it_is
 from laion_fmri.run.run_folder import RunFolder, write_stamp
 from laion_fmri.selection.table import Row, Table, compare
 from laion_fmri.settings import Settings
@@ -65,7 +65,6 @@ class Run:
 
     @property
     def data_dir(self) -> Path:
-        """Where the files go."""
         return self.plan.data_dir
 
     def __enter__(self) -> Self:
@@ -99,12 +98,12 @@ class Run:
             folder = self._open()
             log = Path(folder.path, "snakemake.log")
             said |= self._carry_out(folder, wanted, said, watch)
-        return make_report(
-            table.rows,
-            lambda row: said.get(row.key) or self._explain_untried(row, log),
-            self._look_again,
-            log,
-        )
+        results = []
+        for row in table.rows:
+            outcome = said.get(row.key) or self._explain_untried(row, log)
+            now = self._look_again(row, is_expected=outcome.outcome == "fetched")
+            results.append(make_result(row, now, outcome))
+        return Report(tuple(results), log)
 
     def finish(self, report: Report) -> Report:
         """Compare what was fetched with the manifest's checksums, and keep those asked for."""
@@ -135,7 +134,7 @@ class Run:
         full = None
         outcomes: dict[str, Outcome] = {}
         try:
-            with watch(folder, wanted) if watch else nullcontext(_do_nothing) as on_tick:
+            with watch(folder, wanted) if watch else nullcontext(lambda: None) as on_tick:
                 self._snakemake = self._snakemake or Snakemake()
                 workers = self.settings.workers
                 outcomes = run_workflow(self._snakemake, folder, workers, self.profile, on_tick)
@@ -148,7 +147,7 @@ class Run:
                 raise
         return outcomes | self._explain_full_disk(folder.path, {**said, **outcomes}, full)
 
-    def _look_again(self, row: Row, is_expected: bool) -> Row:
+    def _look_again(self, row: Row, *, is_expected: bool) -> Row:
         """Compare `row` with the disk again.
 
         Another run's Snakemake removes a file for a moment, before its transfer puts it back.
@@ -191,7 +190,3 @@ class Run:
             reason = f"{row.size:,} bytes are needed, and the disk of {self.data_dir} has {free:,}"
             return Outcome("failed", reason)
         return Outcome("failed", f"not tried; see {log}")
-
-
-def _do_nothing() -> None:
-    pass

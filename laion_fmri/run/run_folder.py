@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from laion_fmri.fetch.job import Job, JobSpec
 from laion_fmri.folder.disk_space import STOP
 from laion_fmri.settings import Values
 
-#: What a run folder of its own says that it is.
+#: The file with all of it but the jobs and the sizes.
 TABLE = "table.json"
 
 
@@ -75,7 +75,9 @@ class RunFolder:
         for job in self.jobs:
             write_atomically(Path(self.job_file(job)), self.specify(job).to_json())
         write_atomically(folder / "sizes.json", json.dumps([self.sizes, self.others]))
-        content = {name: getattr(self, name) for name in _WRITTEN}
+        elsewhere = ("jobs", "sizes", "others", "modified")
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
+        content = {name: value for name, value in content.items() if name not in elsewhere}
         content |= {"bucket": asdict(self.bucket), "facts": asdict(self.facts)}
         content["jobs"] = [job.name for job in self.jobs]
         write_atomically(folder / TABLE, json.dumps(content))
@@ -85,11 +87,11 @@ class RunFolder:
         """Read what the main process of a run has written to `path`, with the jobs `wanted`."""
         content: dict[str, Any] = json.loads((path / TABLE).read_text())
         files = [path / f"{name}.json" for name in content["jobs"] if wanted(name)]
-        jobs = [JobSpec.from_json(file.read_text()).job for file in files if file.exists()]
-        bucket, facts = Bucket(**content.pop("bucket")), content.pop("facts")
-        facts = Facts(**{name: tuple(values) for name, values in facts.items()})
-        made = cls(**{**content, "bucket": bucket, "facts": facts, "jobs": tuple(jobs)})
-        return replace(made, path=str(path), trees=tuple(made.trees))
+        content["jobs"] = tuple(JobSpec.from_json(f.read_text()).job for f in files if f.exists())
+        content["bucket"] = Bucket(**content["bucket"])
+        facts = {name: tuple(values) for name, values in content["facts"].items()}
+        content |= {"facts": Facts(**facts), "trees": tuple(content["trees"]), "path": str(path)}
+        return cls(**content)
 
     @cached_property
     def saved_sizes(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -99,13 +101,6 @@ class RunFolder:
         except FileNotFoundError:
             return {}, {}
         return selected, others
-
-
-#: The fields that are saved as they are.
-_WRITTEN = (
-    *("path", "data_dir", "subject", "ses", "trees", "stall_timeout", "max_bandwidth"),
-    *("single_bandwidth", "slots", "keeps", "presence", "rule_dir"),
-)
 
 
 def write_stamp(data_dir: str, partial: Iterable[str]) -> None:

@@ -132,7 +132,6 @@ class Cell(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """The subject and the session."""
         return Place(self.sub, self.ses)
 
     @property
@@ -142,7 +141,6 @@ class Cell(NamedTuple):
 
     @property
     def total(self) -> Total:
-        """Its files and bytes alone."""
         return Total(*self[2:6])
 
 
