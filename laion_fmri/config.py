@@ -3,8 +3,6 @@
 The drop-in functions :func:`dataset_initialize` and :func:`get_data_dir` live here.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

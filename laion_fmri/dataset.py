@@ -4,8 +4,6 @@ Their source: the dataset's own pages at https://laion-fmri.hebartlab.com. A con
 override what is in :class:`Facts`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 BUCKET = "laion-fmri"

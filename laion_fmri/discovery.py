@@ -1,7 +1,5 @@
 """What the bucket has, and what is here: for choosing before a download."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,7 +67,7 @@ def get_rois(subject: str) -> list[str]:
 
 def describe(
     subject: str | Iterable[str] = "all", *, data_dir: StrPath | None = None
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Count the files and bytes of each subject and session, in the bucket and here.
 
     Parameters
@@ -105,7 +103,7 @@ def find_holdings(settings: Settings) -> list[Cell]:
 
 
 @takes(*FILTERS, "include_stimuli")
-def list_entities(subject: Values = "all", **options: Any) -> pd.DataFrame:
+def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
     """List the values that each filter of a download can have, with what carries them.
 
     Parameters
@@ -163,7 +161,7 @@ def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
     return found, table
 
 
-def inspect_bucket(prefix: str = "") -> pd.DataFrame:
+def inspect_bucket(prefix: str = "") -> "pd.DataFrame":
     """List what lies directly under `prefix`: folders (without a size) and objects.
 
     Parameters

@@ -1,7 +1,5 @@
 """``download()``: fetch a selection."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +31,7 @@ def download(
     include_stimuli: bool = False,
     n_jobs: int = 1,
     **options: Any,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Fetch every selected file that is not already complete on disk.
 
     Parameters

@@ -4,8 +4,6 @@ All errors share the base :class:`LaionFmriError`, so one ``except`` catches the
 fitting builtin. A message is one line: what is wrong, what was expected, what to do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -78,7 +76,7 @@ class DownloadError(LaionFmriError, RuntimeError):
         The whole report of the run: the key table with the columns ``outcome`` and ``reason``.
     """
 
-    def __init__(self, message: str, report: pd.DataFrame) -> None:
+    def __init__(self, message: str, report: "pd.DataFrame") -> None:
         super().__init__(message)
         self.report = report
 

@@ -1,7 +1,5 @@
 """``key_table()``: a selection as a table, with the state of each local file."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @takes(*FILTERS, "include_stimuli", "data_dir")
-def key_table(subject: Values, **options: Any) -> pd.DataFrame:
+def key_table(subject: Values, **options: Any) -> "pd.DataFrame":
     """List the bucket and return one row per selected object, sorted by key.
 
     Parameters

@@ -4,8 +4,6 @@ Every function returns an input function, which Snakemake calls when it knows th
 is listed before that, and nothing at all in the processes that Snakemake starts for its jobs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``remove()``: make room by removing files that can be fetched again."""
 
-from __future__ import annotations
-
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 @takes(*FILTERS[1:], "include_stimuli", "data_dir")
 def remove(
     subject: Values, ses: Values = None, *, dry_run: bool = False, **options: Any
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Remove the local files that the filters name; they can be fetched again.
 
     The filters are strict, unlike those of a download: a file that does not carry an entity is not

@@ -4,8 +4,6 @@ It stands for the world outside, so its names are its own and not read from
 :mod:`laion_fmri.dataset`: a mistake there must show here, not be mirrored.
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import io

@@ -4,8 +4,6 @@ The flags of the command, the keyword arguments of the functions, and the schema
 configuration are made from the fields of :class:`Settings`.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

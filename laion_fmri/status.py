@@ -1,7 +1,5 @@
 """``status()``: how much of a selection is here, by subject and session."""
 
-from __future__ import annotations
-
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @takes(*FILTERS[1:], "include_stimuli", "data_dir")
-def status(subject: Values = "all", ses: Values = None, **options: Any) -> pd.DataFrame:
+def status(subject: Values = "all", ses: Values = None, **options: Any) -> "pd.DataFrame":
     """Compare a selection with what is in the data directory; nothing is written.
 
     Parameters

@@ -4,13 +4,11 @@ For a download, a file is complete when its size is right. That says nothing of 
 neither does the AWS CLI, which does not compare an object that comes in parts. This does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS
-from laion_fmri.check.verification import Check, read_threads
+from laion_fmri.check.verification import Check
 from laion_fmri.run.monitor import Progress
 from laion_fmri.settings import Values, read_settings, takes
 
@@ -27,7 +25,7 @@ def verify(
     repair: bool = False,
     progress: Callable[[Progress], object] | None = None,
     **options: Any,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Compare the files on disk with the bucket, or with a manifest: their sizes and their content.
 
     Without a subject, the question is "is what I have right?": all that is here is checked, all of
@@ -90,6 +88,6 @@ def verify(
     brings the same content once more, it is what the bucket has, and is called unverified.
     """
     settings = read_settings({"subject": subject, "ses": ses, **options})
-    with Check(settings, read_threads(n_jobs), repairs=repair) as check:
+    with Check(settings, n_jobs, repairs=repair) as check:
         found = check.run(progress)
         return (check.repair(found) if repair else found).to_frame()

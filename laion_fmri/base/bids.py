@@ -1,7 +1,5 @@
 """The BIDS entities, suffix and extension in an object key."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Annotated, NamedTuple, get_type_hints
 

@@ -7,8 +7,6 @@ An object that is encrypted with a key of its own (SSE-KMS, SSE-C) has an ETag t
 its content, but nobody can read such an object anonymously.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -17,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from io import FileIO
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 from laion_fmri.base.files import StrPath
 
@@ -70,21 +68,12 @@ def list_part_sizes(size: int, parts: int) -> list[int]:
 
 
 class MultipartMD5:
-    """The MD5s of the parts of some content, which comes in pieces of any length.
-
-    Parameters
-    ----------
-    part_size : int
-        Bytes of each part but the last.
-    """
+    """The MD5s of the parts of content that comes in pieces, for parts of `part_size` bytes."""
 
     def __init__(self, part_size: int) -> None:
         self.part_size = part_size
         self._done: list[bytes] = []
-        self._start()
-
-    def _start(self) -> None:
-        self._md5, self._left = _md5(), self.part_size
+        self._md5, self._left = _md5(), part_size
 
     def update(self, data: memoryview) -> None:
         """Add the next piece of the content."""
@@ -95,7 +84,7 @@ class MultipartMD5:
             data = data[len(piece) :]
             if not self._left:
                 self._done.append(self._md5.digest())
-                self._start()
+                self._md5, self._left = _md5(), self.part_size
 
     def digests(self) -> list[bytes]:
         """Return the MD5 of each part so far; content without a byte has one empty part."""
@@ -114,21 +103,15 @@ class Hasher:
     To be used in a ``with`` statement: whatever ends it, such as an interrupt, ends the threads at
     their next buffer. Its methods may be called from any number of threads, and raise OSError if
     a file cannot be read.
-
-    Attributes
-    ----------
-    bytes : int
-        How much has been hashed so far.
     """
 
     def __init__(self, n_jobs: int) -> None:
-        self.bytes = 0
+        self.bytes = 0  # hashed so far
         self._pool = ThreadPoolExecutor(n_jobs)
-        self._own = threading.local()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def __enter__(self) -> Hasher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -174,16 +157,14 @@ class Hasher:
         return [state.digests() for state in states]
 
     def _read(self, file: FileIO, length: int | None = None) -> Iterator[memoryview]:
-        """Yield the next `length` bytes of `file`, or all, in a buffer that the thread reuses."""
-        if not hasattr(self._own, "buffer"):
-            self._own.buffer = memoryview(bytearray(BUFFER))
-        left = length
-        while count := file.readinto(self._own.buffer[:left]):
+        """Yield the next `length` bytes of `file`, or all, each time in the same buffer."""
+        buffer, left = memoryview(bytearray(BUFFER)), length
+        while count := file.readinto(buffer[:left]):
             with self._lock:
                 self.bytes += count
             if self._stopped.is_set():
                 raise CancelledError
-            yield self._own.buffer[:count]
+            yield buffer[:count]
             left = None if left is None else left - count
 
 

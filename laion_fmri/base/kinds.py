@@ -1,21 +1,16 @@
 """The kinds of values that an option of :class:`laion_fmri.settings.Settings` can have."""
 
-from __future__ import annotations
-
 import functools
 import math
 import operator
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from laion_fmri.errors import ConfigError, InputTypeError
-
-
-def _check_nothing(_name: str, value: Any) -> Any:
-    return value
 
 
 def _check_switch(name: str, value: Any) -> bool:
@@ -64,11 +59,7 @@ def check_workers(name: str, value: object) -> int:
 
 
 def _parse_count(word: str) -> int | str:
-    """Return the number that `word` is, or else the word, for :func:`check_workers`."""
-    try:
-        return int(word)
-    except ValueError:
-        return word
+    return int(word) if re.fullmatch("[+-]?[0-9]+", word) else word  # check_workers will refuse it
 
 
 class Kind(NamedTuple):
@@ -77,7 +68,9 @@ class Kind(NamedTuple):
     schema: Mapping[str, Any]
     type: str  # in the documentation of a function
     words: str  # in the messages about a configuration
-    check: Callable[[str, Any], Any] = _check_nothing  # from an argument's name and value
+    check: Callable[[str, Any], Any] = lambda _name, value: (
+        value
+    )  # from an argument's name and value
     metavar: str = "VALUE"
     parse: Callable[[str], Any] = str  # from a word of a command line
 

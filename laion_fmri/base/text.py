@@ -1,7 +1,5 @@
 """Sizes, in decimal units, times and names as a person reads them; near misses of names."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from itertools import pairwise

@@ -4,8 +4,6 @@ All three become part of a host name, of a URL and of the command line of aws, s
 there that could be read as anything else.
 """
 
-from __future__ import annotations
-
 import re
 
 from laion_fmri.errors import ConfigError

@@ -1,7 +1,5 @@
 """The client of the bucket: anonymous, without the user's AWS settings, and wary of answers."""
 
-from __future__ import annotations
-
 import gc
 import os
 import re

@@ -1,13 +1,11 @@
 """Unsigned listings of the bucket. Only this module talks to the network, through its client."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from laion_fmri import dataset
 from laion_fmri.bucket.address import check_address
@@ -41,7 +39,7 @@ class Bucket:
     endpoint_url: str | None
 
     @classmethod
-    def from_settings(cls, settings: Settings | None = None) -> Bucket:
+    def from_settings(cls, settings: Settings | None = None) -> Self:
         """Take each part from `settings`, else from our own environment, else the published one.
 
         The user's AWS settings have nothing to do with this bucket: a campus store in
@@ -180,5 +178,4 @@ class Bucket:
 
 
 def _read_status(error: Any) -> int:
-    """Return the HTTP status of botocore's ClientError."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,7 +1,5 @@
 """Whether a file is what it should be: its size, and its content as far as that can be known."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from laion_fmri.base.etags import Hasher, count_parts, list_part_sizes, read_part_count
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.check.inventory import find_aside
-from laion_fmri.folder.obstacles import find_obstacle
+from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.monitor import Progress
 from laion_fmri.selection.table import Row
 
@@ -136,7 +134,7 @@ class Checker:
     def _explain_missing(self, row: Row) -> str:
         if os.path.lexists(find_aside(self._data_dir, row.key)):
             return "an interrupted repair has set it aside; verify with --repair to go on with it"
-        return find_obstacle(row.path) or "it is not here"
+        return Obstacles().find(row.path) or "it is not here"
 
     def _compare_parts(self, row: Row, etag: str, parts: int) -> tuple[Outcome, str]:
         """Compare the file with the `etag` of an upload in `parts`, as the class says."""

@@ -1,7 +1,5 @@
 """What should be on disk, by the bucket or by a manifest, and what else is there."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterable, Iterator

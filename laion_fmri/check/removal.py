@@ -5,17 +5,14 @@ its path is a key of the listing and it is a regular file in real folders: no li
 even while somebody changes the folders meanwhile.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import parse_key
@@ -101,7 +98,7 @@ class Removal:
                     folders.remove_empty(self.folders)
 
     def _remove(
-        self, item: Item, folders: Folders, claims: Claims, *, busy: bool
+        self, item: Item, folders: "Folders", claims: Claims, *, busy: bool
     ) -> tuple[Outcome, str]:
         if not claims.take([item.key]) or (busy and is_kept(self.data_dir, item.key)):
             return "left", BUSY
@@ -122,7 +119,7 @@ class Removal:
             claims.drop([item.key])
         return "removed", ""
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> "pd.DataFrame":
         """Return the items as a DataFrame with the columns of :func:`laion_fmri.removal.remove`."""
         import pandas as pd
 
@@ -130,13 +127,7 @@ class Removal:
 
 
 def plan_removal(settings: Settings) -> Removal:
-    """Find what would be removed, and change nothing.
-
-    Raises
-    ------
-    LaionFmriError
-        As :func:`laion_fmri.removal.remove`.
-    """
+    """Find what would be removed, and change nothing."""
     if settings.subject is None:
         raise SubjectNotFoundError("name a subject, such as sub-03, or all")
     data_dir = get_data_dir(settings.data_dir)
@@ -215,8 +206,7 @@ class Folders:
     def open(self, key: str) -> tuple[int, str]:
         """Return the descriptor of the folder that `key` is in, and the last part of the key."""
         *parts, name = key.split("/")
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(parts, self._names, strict=False))
-        shared = len(list(same))
+        shared = len(os.path.commonprefix([parts, self._names]))
         self._close(shared)
         for part in parts[shared:]:
             self._open.append(os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=self._open[-1]))
@@ -237,7 +227,7 @@ class Folders:
             os.close(self._open.pop())
         del self._names[depth:]
 
-    def __enter__(self) -> Folders:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,7 +1,5 @@
 """Fetch broken files again, so that none is lost if that fails."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import filecmp
@@ -106,7 +104,7 @@ def _fetch(
                 report = run.fetch(watch)
     except LaionFmriError as error:
         return said | {item.key: f"not fetched: {error}" for item in moved}
-    return said | {row.key: f"not fetched: {reason}" for row, reason in report.failures()}
+    return said | {row.key: f"not fetched: {reason}" for row, _, reason in report.failures()}
 
 
 def _set_aside(item: Row, data_dir: Path) -> str | None:

@@ -1,13 +1,11 @@
 """One check of a data directory: what it finds, and the repair of what is broken."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from laion_fmri.base.etags import Hasher
 from laion_fmri.base.text import format_size
@@ -43,7 +41,7 @@ class Verification:
     elsewhere: int
     source: str
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> "pd.DataFrame":
         """Return the findings as a DataFrame, see :func:`laion_fmri.verify.verify`."""
         import pandas as pd
 
@@ -75,11 +73,6 @@ class Verification:
         return line + rest if self.elsewhere else line
 
 
-def read_threads(n_jobs: object) -> int:
-    """Return a number of threads that works, warning if it is not `n_jobs`; by default the CPUs."""
-    return (os.cpu_count() or 1) if n_jobs is None else check_workers("n_jobs", n_jobs)
-
-
 def spell(key: str) -> str:
     """Return `key` as a line of output can hold it: names on disk may have anything in them."""
     return key if key.isprintable() else repr(key)
@@ -89,18 +82,13 @@ class Check:
     """One check of a data directory: :meth:`run` it, then :meth:`repair` what is broken.
 
     To be used in a ``with`` statement, which ends its threads and lets go of the data directory. It
-    hashes in so many `threads`; with `repairs`, what an earlier repair has left aside is put back
-    first.
-
-    Raises
-    ------
-    LaionFmriError
-        If the input is bad, the data directory unusable, or the bucket cannot be listed.
+    hashes in `n_jobs` threads, or as many as CPUs; with `repairs`, what an earlier repair has left
+    aside is put back first.
     """
 
-    def __init__(self, settings: Settings, threads: int, *, repairs: bool = False) -> None:
-        self.data_dir = get_data_dir(settings.data_dir)
-        self.threads = threads
+    def __init__(self, settings: Settings, n_jobs: object, *, repairs: bool = False) -> None:
+        threads = (os.cpu_count() or 1) if n_jobs is None else check_workers("n_jobs", n_jobs)
+        self.data_dir, self.threads = get_data_dir(settings.data_dir), threads
         self.source = "manifest" if settings.manifest else "bucket"
         check_data_dir(self.data_dir)
         with ExitStack() as stack:
@@ -112,7 +100,7 @@ class Check:
             self._checker = Checker(hasher, self.inventory.bucket, known, self.data_dir)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> Check:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

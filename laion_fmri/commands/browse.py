@@ -1,7 +1,5 @@
 """The commands that show what the bucket has: info, ls, entities."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json
@@ -152,7 +150,7 @@ def _run_entities(arguments: argparse.Namespace) -> int:
     return output.DONE
 
 
-def _print_files(rows: Sequence[Row], *, with_status: bool) -> None:
+def _print_files(rows: "Sequence[Row]", *, with_status: bool) -> None:
     """Print a table of files, below a heading for each folder; names are folded, never cut."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
@@ -177,8 +175,7 @@ def _print_files(rows: Sequence[Row], *, with_status: bool) -> None:
             print_row(_fold(name, room, "_", INDENT), format_size(row.size), row.status, when)
 
 
-def _print_values(values: Iterable[EntityValue]) -> None:
-    """Print a table of the values of each entity."""
+def _print_values(values: "Iterable[EntityValue]") -> None:
     from rich.text import Text
 
     table = output.make_table(("entity", "value"), ("files", "size"))

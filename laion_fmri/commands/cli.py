@@ -1,7 +1,5 @@
 """The ``laion-fmri`` command: its parser, and from any error to one line and an exit status."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """The command ``completion``, and the answer to a shell that asks what comes next."""
 
-from __future__ import annotations
-
 import argparse
 from itertools import chain
 from typing import Any

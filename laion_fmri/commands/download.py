@@ -1,11 +1,9 @@
 """The command ``download``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -65,11 +63,11 @@ def _run_download(arguments: argparse.Namespace) -> int:
         return _fetch(run, quiet=arguments.quiet)
 
 
-def _fetch(run: Run, *, quiet: bool) -> int:
+def _fetch(run: "Run", *, quiet: bool) -> int:
     from laion_fmri.show.progress import show_progress
 
     output.warn(run.table.warnings)
-    write: Callable[[str], object] = output.be_quiet if quiet else print
+    write = output.make_writer(quiet=quiet)
     for text in run.table.notes:
         write(text)
     if not quiet:
@@ -87,12 +85,12 @@ def _fetch(run: Run, *, quiet: bool) -> int:
     if report.failures():
         _print_failures(report, run.table.obstacles)
         return output.FAILED
-    if "fetched" in report.outcomes:
+    if report.select("fetched"):
         write(f"to check their content: {spell_command('verify', run.settings)}")
     return output.DONE
 
 
-def _print_plan(run: Run) -> None:
+def _print_plan(run: "Run") -> None:
     """Print what is selected, here, and to be fetched; the files by name in a dry run."""
     from laion_fmri.folder.disk_space import count_free_bytes
 
@@ -117,10 +115,10 @@ def _print_plan(run: Run) -> None:
         print(f"free on that disk: {free}", flush=True)
 
 
-def _print_failures(report: Report, obstacles: Collection[str]) -> None:
+def _print_failures(report: "Report", obstacles: Collection[str]) -> None:
     """Name each file that is not in place, many of the same reason at once; say what to do."""
     by_reason: dict[str, list[str]] = {}
-    for row, reason in report.failures():
+    for row, _, reason in report.failures():
         by_reason.setdefault(reason, []).append(row.key)
     for reason, keys in by_reason.items():
         if len(keys) > MANY:
@@ -128,10 +126,10 @@ def _print_failures(report: Report, obstacles: Collection[str]) -> None:
         else:
             for key in keys:
                 output.say(f"error: {key}: {reason}")
-    if all(row.key in obstacles for row, _ in report.failures()):
+    if all(row.key in obstacles for row, *_ in report.failures()):
         return  # the same command would fail again
     advice = "run the same command again to fetch what is missing"
-    if "failed" not in report.outcomes:
+    if not report.select("failed"):
         advice = f"ask for access to denied files at {dataset.REQUEST_URL}"
     output.say(f"{advice}; the log is {report.log}" if report.log else advice)
 
@@ -149,8 +147,7 @@ def _ask_for_licence(data_dir: str | None) -> bool:
     return is_accepted
 
 
-def _print_table(rows: Sequence[Row]) -> None:
-    """Print what is here and what is to be fetched, by group."""
+def _print_table(rows: "Sequence[Row]") -> None:
     from rich import box
     from rich.table import Column
 
@@ -171,7 +168,7 @@ def _print_table(rows: Sequence[Row]) -> None:
     output.open_console().print(plan)
 
 
-def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
+def group_rows(rows: "Iterable[Row]") -> "list[tuple[str, str, list[Row]]]":
     """Return subject, sessions and rows of each line: by session if there is only one subject."""
     places = by_session(rows)
     is_single = len({place.sub for place in places if place.sub is not None}) == 1
@@ -183,7 +180,7 @@ def group_rows(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
     return groups
 
 
-def _count(rows: Sequence[Row]) -> list[str]:
+def _count(rows: "Sequence[Row]") -> list[str]:
     """Return the files and bytes of `rows`, the files here, and the files and bytes to fetch."""
     missing = [row for row in rows if row.status != "complete"]
     return [
@@ -195,18 +192,16 @@ def _count(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _summarize(report: Report, seconds: float) -> str:
-    """Say in one line what a run has done, in how many seconds."""
-    fetched = [row for row, o in zip(report.rows, report.outcomes, strict=True) if o == "fetched"]
+def _summarize(report: "Report", seconds: float) -> str:
+    fetched = [result.row for result in report.select("fetched")]
     failures = report.failures()
     if not fetched and not failures:
         return "nothing to do: everything is here"
     done = f"fetched {len(fetched):,} files, {_format_total(fetched)} in {format_seconds(seconds)}"
     rate = format_size(int(sum(row.size for row in fetched) / max(seconds, 1e-9)))
     failed = f", {len(failures):,} failed" if failures else ""
-    return f"{done} ({rate}/s); {report.outcomes.count('present'):,} were here{failed}"
+    return f"{done} ({rate}/s); {len(report.select('present')):,} were here{failed}"
 
 
-def _format_total(rows: Iterable[Row]) -> str:
-    """Return the bytes of all `rows`, readably."""
+def _format_total(rows: "Iterable[Row]") -> str:
     return format_size(sum(row.size for row in rows))

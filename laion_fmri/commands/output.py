@@ -1,7 +1,5 @@
 """What the commands share: their exit status, their options, and how they print."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -69,7 +67,7 @@ def read_arguments(arguments: argparse.Namespace, **others: Any) -> Settings:
     return read_settings(vars(arguments) | others)
 
 
-def open_console() -> Console:
+def open_console() -> "Console":
     """Return a console on stdout that is plain in a pipe, with NO_COLOR and where TERM is dumb."""
     from rich.console import Console
 
@@ -87,8 +85,8 @@ def open_console() -> Console:
 
 
 def make_table(
-    texts: Sequence[str | Column], numbers: Sequence[str], *, no_wrap: bool = False, **look: Any
-) -> Table:
+    texts: "Sequence[str | Column]", numbers: Sequence[str], *, no_wrap: bool = False, **look: Any
+) -> "Table":
     """Return a table with columns of texts and, aligned to the right, of numbers."""
     from rich.table import Table
 
@@ -130,5 +128,6 @@ def warn(warnings: Iterable[str]) -> None:
         say(f"warning: {text}")
 
 
-def be_quiet(_text: str) -> None:
-    """Print nothing; stands in for ``print``."""
+def make_writer(*, quiet: bool) -> Callable[[str], object]:
+    """Return ``print``, or what stands in for it."""
+    return (lambda _text: None) if quiet else print

@@ -1,26 +1,11 @@
 """The command ``remove``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.text import format_size
-from laion_fmri.commands.output import (
-    DONE,
-    FAILED,
-    USAGE,
-    add_command,
-    add_filters,
-    add_options,
-    ask,
-    cut,
-    open_console,
-    read_arguments,
-    say,
-    spell_path,
-)
+from laion_fmri.commands import output
 from laion_fmri.errors import list_some
 
 if TYPE_CHECKING:
@@ -31,7 +16,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
-    remove = add_command(
+    remove = output.add_command(
         commands, "remove", _run_remove, "make room: remove files that can be fetched again"
     )
     remove.epilog = (
@@ -41,8 +26,8 @@ def add(commands: Any) -> None:
         "done, 1 some files are left or it was declined, 2 bad usage or nothing matched, 130 "
         "interrupted."
     )
-    add_filters(remove, "sub-03, 03, or all; required", "also remove all of stimuli/")
-    add_options(remove, data_dir="where the files are, this time")
+    output.add_filters(remove, "sub-03, 03, or all; required", "also remove all of stimuli/")
+    output.add_options(remove, data_dir="where the files are, this time")
     remove.add_argument("--yes", action="store_true", help="do not ask; for scripts")
     remove.add_argument("--dry-run", action="store_true", help="show what would go; remove nothing")
 
@@ -52,27 +37,28 @@ def _run_remove(arguments: argparse.Namespace) -> int:
 
     is_asked = not (arguments.yes or arguments.dry_run)
     if arguments.subject is None:
-        say("error: nothing is named to remove; name a --subject, such as sub-03, or all")
-        return USAGE
+        output.say("error: nothing is named to remove; name a --subject, such as sub-03, or all")
+        return output.USAGE
     if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        say("error: there is no terminal to ask on; add --yes to remove, or --dry-run to look")
-        return USAGE
-    removal = plan_removal(read_arguments(arguments))
-    for text in removal.warnings:
-        say(f"warning: {text}")
+        output.say(
+            "error: there is no terminal to ask on; add --yes to remove, or --dry-run to look"
+        )
+        return output.USAGE
+    removal = plan_removal(output.read_arguments(arguments))
+    output.warn(removal.warnings)
     planned = removal.select("planned")
     if planned:
         _print_plan(removal, planned)
     _tell(removal.select("left", "failed"))
     if not planned:
-        print(f"nothing to remove in {spell_path(removal.data_dir)}")
-        return FAILED if removal.items else DONE
+        print(f"nothing to remove in {output.spell_path(removal.data_dir)}")
+        return output.FAILED if removal.items else output.DONE
     if arguments.dry_run:
         print("nothing has been removed: this was a dry run")
-        return DONE
+        return output.DONE
     if is_asked and not _ask(planned):
         print("nothing has been removed")
-        return FAILED
+        return output.FAILED
     before = len(removal.select("left", "failed"))
     removal.carry_out()
     undone = removal.select("left", "failed")
@@ -81,10 +67,10 @@ def _run_remove(arguments: argparse.Namespace) -> int:
         _tell([item for item in undone if item.key not in old])
     removed = removal.select("removed")
     print(f"removed {_count(removed)}, {_format_total(removed)}")
-    return FAILED if undone else DONE
+    return output.FAILED if undone else output.DONE
 
 
-def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
+def _print_plan(removal: "Removal", planned: "Sequence[Item]") -> None:
     from rich.table import Table
 
     from laion_fmri.selection.overview import by_session
@@ -100,15 +86,15 @@ def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
     for subject, session, group in [*lines, ("all", "", list(planned))]:
         partial = sum(item.size != item.listed_size for item in group)
         table.add_row(
-            cut(subject),
-            cut(session),
+            output.cut(subject),
+            output.cut(session),
             f"{len(group):,}",
             _format_total(group),
             *([f"{partial:,}" if partial else ""] if has_partial else []),
             style="bold" if subject == "all" else "",
         )
-    console = open_console()
-    console.print(f"to be removed from {spell_path(removal.data_dir)}", soft_wrap=True)
+    console = output.open_console()
+    console.print(f"to be removed from {output.spell_path(removal.data_dir)}", soft_wrap=True)
     console.print()
     console.print(table)
     console.print()
@@ -116,22 +102,21 @@ def _print_plan(removal: Removal, planned: Sequence[Item]) -> None:
         console.print(f"note: {text}", soft_wrap=True)
 
 
-def _tell(items: Sequence[Item]) -> None:
-    """Name what is left, in a line for each reason."""
+def _tell(items: "Sequence[Item]") -> None:
     by_reason: dict[str, list[str]] = {}
     for item in items:
         by_reason.setdefault(f"{item.outcome}: {item.reason}", []).append(item.key)
     for reason, keys in by_reason.items():
-        say(f"{reason}: {list_some(keys, 3)}")
+        output.say(f"{reason}: {list_some(keys, 3)}")
 
 
-def _ask(planned: Sequence[Item]) -> bool:
-    return ask(f"Remove {_count(planned)}, {_format_total(planned)}?")
+def _ask(planned: "Sequence[Item]") -> bool:
+    return output.ask(f"Remove {_count(planned)}, {_format_total(planned)}?")
 
 
-def _count(items: Sequence[Item]) -> str:
+def _count(items: "Sequence[Item]") -> str:
     return f"{len(items):,} file" + ("" if len(items) == 1 else "s")
 
 
-def _format_total(items: Sequence[Item]) -> str:
+def _format_total(items: "Sequence[Item]") -> str:
     return format_size(sum(item.size for item in items))

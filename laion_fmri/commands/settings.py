@@ -1,7 +1,5 @@
 """The commands about the tool itself: config, license, snakefile, demo."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess
@@ -123,8 +121,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _take_steps(server: SampleServer) -> int:
-    """Run the steps of the demo, and return the status of the first that fails."""
+def _take_steps(server: "SampleServer") -> int:
     with TemporaryDirectory(prefix="laion-fmri-demo-") as data_dir:
         environment = os.environ | {
             "LAION_FMRI_ENDPOINT_URL": server.endpoint_url,

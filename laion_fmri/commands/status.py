@@ -1,7 +1,5 @@
 """The command ``status``."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator, Sequence
@@ -68,7 +66,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
     return output.DONE
 
 
-def _print_overview(overview: Overview) -> None:
+def _print_overview(overview: "Overview") -> None:
     from rich.table import Column
     from rich.text import Text
 
@@ -106,7 +104,7 @@ def _print_overview(overview: Overview) -> None:
         write(f"  {output.spell_path(command)}")
 
 
-def draw_grid(overview: Overview, columns: int) -> Iterator[Text]:
+def draw_grid(overview: "Overview", columns: int) -> "Iterator[Text]":
     """Yield the lines of the grid, each at most `columns` wide if a group of sessions fits.
 
     Labels that do not fit side by side are written downwards; long rows go on in another block.

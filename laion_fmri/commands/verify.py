@@ -1,28 +1,16 @@
 """The command ``verify``."""
 
-from __future__ import annotations
-
 import argparse
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from laion_fmri.commands.output import (
-    DONE,
-    FAILED,
-    add_command,
-    add_filters,
-    add_options,
-    be_quiet,
-    read_arguments,
-    say,
-)
+from laion_fmri.commands import output
 
 
 def add(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
-    verify = add_command(
+    verify = output.add_command(
         commands, "verify", _run_verify, "check the content of the files that are here"
     )
     verify.epilog = (
@@ -30,8 +18,8 @@ def add(commands: Any) -> None:
         "is checked; with it, or with a manifest, what is not here is missing. Exit status: 0 all "
         "is right, 1 something is corrupt or missing, 2 bad usage, 130 interrupted."
     )
-    add_filters(verify, "sub-03, 03, or all", "also check all of stimuli/")
-    add_options(
+    output.add_filters(verify, "sub-03, 03, or all", "also check all of stimuli/")
+    output.add_options(
         verify,
         manifest="compare with this manifest, without the network",
         n_jobs="files to read at once (default: as many as CPUs)",
@@ -46,33 +34,26 @@ def add(commands: Any) -> None:
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    from laion_fmri.check.verification import (
-        BROKEN,
-        FAILURES,
-        Check,
-        read_threads,
-        spell,
-    )
+    from laion_fmri.check.verification import BROKEN, FAILURES, Check, spell
     from laion_fmri.show.progress import show_check, show_progress
 
-    settings = read_arguments(arguments, n_jobs=None)
-    threads = read_threads(arguments.n_jobs)
-    tell: Callable[[str], object] = be_quiet if arguments.quiet else print
+    settings = output.read_arguments(arguments, n_jobs=None)
+    tell = output.make_writer(quiet=arguments.quiet)
     started = time.monotonic()
-    with Check(settings, threads, repairs=arguments.repair) as check:
+    with Check(settings, arguments.n_jobs, repairs=arguments.repair) as check:
         with nullcontext() if arguments.quiet else show_check() as progress:
             found = check.run(progress)
         if arguments.repair:
             found = check.repair(found, None if arguments.quiet else show_progress)
     for finding in found.select(*FAILURES):
-        say(f"error: {spell(finding.key)}: {finding.outcome}: {finding.reason}")
+        output.say(f"error: {spell(finding.key)}: {finding.outcome}: {finding.reason}")
     if found.select(*BROKEN) and not arguments.repair:
-        say("run the same with --repair to fetch again what is corrupt or partial")
+        output.say("run the same with --repair to fetch again what is corrupt or partial")
     if found.select("missing"):
-        say("what is missing can be fetched with 'laion-fmri download'")
+        output.say("what is missing can be fetched with 'laion-fmri download'")
     if unverified := found.explain_unverified():
-        say(f"warning: {unverified}")
+        output.say(f"warning: {unverified}")
     if extras := found.explain_extras():
         tell(extras)
     tell(found.summarize(time.monotonic() - started))
-    return FAILED if found.select(*FAILURES) else DONE
+    return output.FAILED if found.select(*FAILURES) else output.DONE

@@ -3,8 +3,6 @@
 Only the standard library, since ``transfer.py`` needs it.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """One aws process: started in a clean environment, watched, and ended if it falls silent."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,12 +1,10 @@
 """What a fetch job is, and everything that its transfer has to know, as the run writes it down."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 MIB = 2**20
 #: What an object costs beside its bytes, in bytes that could have been moved in that time: 2.7 ms
@@ -41,7 +39,6 @@ class Job:
 
     @property
     def bytes(self) -> int:
-        """The bytes of all objects."""
         return sum(size for _, size in self.objects)
 
     @property
@@ -79,7 +76,7 @@ class JobSpec:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> JobSpec:
+    def from_json(cls, text: str) -> Self:
         """Return the job that :meth:`to_json` has written."""
         content: dict[str, Any] = json.loads(text)
         job = content.pop("job")

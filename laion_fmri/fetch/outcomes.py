@@ -4,8 +4,6 @@ A transfer may be killed while it writes, so a line may be cut short anywhere. O
 library, since ``transfer.py`` needs it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

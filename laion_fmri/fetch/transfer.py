@@ -6,8 +6,6 @@ the bucket answered 403 or 404, or has another object there now. What another ru
 waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -3,8 +3,6 @@
 Where a file system has no locks, every process assumes that it is alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """Whether a disk has room for what is to be fetched: before a run, and when it ended early."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ link is followed; what is made, moved or removed is named within an open folder;
 has to be a file. Only the standard library, since transfers need it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Second links to what has arrived, and what killed runs have left. Only the standard library."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat

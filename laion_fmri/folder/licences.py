@@ -1,7 +1,5 @@
 """The licences of the data; that of the stimuli is accepted once per data directory."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 

@@ -3,8 +3,6 @@
 The bucket is not trusted: a key is text that anyone with write access to it may have chosen.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -91,11 +89,6 @@ def fold(name: str) -> str:
     if name.isascii():
         return name.lower()
     return normalize("NFD", normalize("NFD", name).casefold())
-
-
-def find_obstacle(path: str, data_dir: str | None = None) -> str | None:
-    """Say what keeps a file from being written to `path`; see :meth:`Obstacles.find`."""
-    return Obstacles(data_dir).find(path)
 
 
 class Obstacles:

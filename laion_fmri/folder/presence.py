@@ -3,8 +3,6 @@
 A run may be killed at any moment, so its sign is a lock, which ends with its process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -43,14 +41,6 @@ class Presence:
         ):
             os.unlink(self.name, dir_fd=folder)
         self._file.close()
-
-
-def mark_alive(data_dir: StrPath) -> Presence | None:
-    """Return the sign that a run is alive; None where nothing can be written."""
-    try:
-        return Presence(data_dir)
-    except OSError:
-        return None
 
 
 def has_others(data_dir: StrPath, own: str | None = None) -> bool:

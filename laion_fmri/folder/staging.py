@@ -1,7 +1,5 @@
 """The folders where transfers put what arrives until it is complete. Only the standard library."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -4,14 +4,13 @@ One start of aws costs about half a second of CPU, so small objects share a recu
 ones, for which the start is nothing, get a job each and can run side by side.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, takewhile
+from os.path import commonprefix
 
 from laion_fmri.fetch.aws import escape_glob
 from laion_fmri.fetch.job import BATCH_COST, CONNECTIONS, MIB, OBJECT_COST, Item, Job
@@ -46,19 +45,19 @@ def plan_jobs(
     Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
     down; where there are more workers, a batch has the connections of several. Large objects, and
     those at the root of the bucket, below which a recursive copy would list everything, get a job
-    each.
-
-    Returns
-    -------
-    list of Job
-        The largest work first, so that no worker is left with it at the end.
+    each. The largest work comes first, so that no worker is left with it at the end.
     """
     objects = list(objects)
     processes = max(1, min(workers, cpus))
     batches = plan_batches(objects, listed, processes, trees)
-    each = workers // max(1, min(processes, len(batches)))
     most = min(CONNECTIONS * workers, MOST_CONNECTIONS)
-    return _add_singles([_widen(batch, each, most) for batch in batches], objects, LARGE)
+    for number, batch in enumerate(batches):
+        # As many workers as it stands for, if it has objects for all their connections.
+        each = workers // max(1, min(processes, len(batches)))
+        each = min(each, -(-len(batch.objects) // CONNECTIONS))
+        connections = min(2 * CONNECTIONS * each, most)
+        batches[number] = replace(batch, workers=each, connections=connections)
+    return _add_singles(batches, objects, LARGE)
 
 
 def plan_for_cluster(
@@ -81,12 +80,6 @@ def _add_singles(batches: list[Job], objects: Iterable[Item], large: float) -> l
     return sorted([*batches, *singles], key=lambda job: -job.work)
 
 
-def _widen(batch: Job, workers: int, most: int) -> Job:
-    """Let `batch` stand for `workers`, as far as it has objects for all their connections."""
-    workers = min(workers, -(-len(batch.objects) // CONNECTIONS))
-    return replace(batch, workers=workers, connections=min(2 * CONNECTIONS * workers, most))
-
-
 def make_single(key: str, size: int) -> Job:
     """Return the job that fetches one object alone."""
     return Job(f"object_{_digest(key)}", None, (), ((key, size),))
@@ -102,24 +95,12 @@ def plan_batches(
 ) -> list[Job]:
     """Group the small ones of `objects` (key, size) into batches for `workers` processes.
 
-    Parameters
-    ----------
-    objects
-        What is to be fetched; those that are large or at the root of the bucket are passed over.
-    listed
-        Every key of the trees that the objects are from, selected or not.
-    workers
-        Processes that run at once, at least 1.
-    trees
-        The prefixes that were listed; without them, the folder of each subject is one. A pattern
-        stays inside a tree, since beyond it could match what nobody has selected, and so does a
-        batch, unless it brings little of several trees side by side.
-
-    Returns
-    -------
-    list of Job
-        Of roughly equal work, so that all workers are busy to the end. Objects so scattered that
-        it would take longer to name them than to start aws for each of them are jobs of their own.
+    They are of roughly equal work, so that all workers are busy to the end. Objects so scattered
+    that naming them takes longer than to start aws for each are jobs of their own. Those that are
+    large, or at the root of the bucket, are passed over. `listed` are all keys of the `trees`, the
+    prefixes that were listed; without them, the folder of each subject is one. A pattern stays
+    inside a tree, since beyond it could match what nobody has selected, and so does a batch, unless
+    it brings little of several trees side by side.
     """
     small = sorted(item for item in objects if _is_small(item, large))
     share = max(BATCH_COST, -(-sum(map(_cost, small)) // max(workers, 1)))
@@ -155,7 +136,8 @@ def _group(runs: list[list[Item]], share: int, trees: Sequence[str]) -> list[lis
     groups: list[list[list[Item]]] = []
     work, objects, home = 0, 0, ""
     for run in runs:
-        here = _parent(_find_tree(run[0][0], trees))
+        tree = _find_tree(run[0][0], trees)
+        here = tree[: tree.rfind("/", 0, -1) + 1]
         work += sum(map(_cost, run))
         objects += len(run)
         # What is above the trees of the bucket's root is the whole bucket, of unknown size.
@@ -176,11 +158,6 @@ def _find_tree(key: str, trees: Sequence[str]) -> str:
     folders = key.split("/")[:-1]
     depth = next((i for i, name in enumerate(folders) if name.startswith("sub-")), 0)
     return "".join(f"{folder}/" for folder in folders[: depth + 1])
-
-
-def _parent(folder: str) -> str:
-    """Return the folder that `folder`, with its ``/``, is in."""
-    return folder[: folder.rfind("/", 0, -1) + 1]
 
 
 def _make_jobs(group: list[list[Item]], listed: Sequence[str], trees: Sequence[str]) -> list[Job]:
@@ -207,8 +184,6 @@ def _digest(text: str) -> str:
 
 def _common_folder(keys: list[str]) -> str:
     """Return the deepest folder of all `keys`, with its ``/``, that aws cannot take for a glob."""
-    first, last = min(keys), max(keys)
-    shared = [a for a, b in takewhile(lambda ab: ab[0] == ab[1], zip(first, last, strict=False))]
-    folders = "".join(shared).split("/")[:-1]
+    folders = commonprefix(keys).split("/")[:-1]
     plain = takewhile(lambda folder: escape_glob(folder) == folder, folders)
     return "".join(f"{folder}/" for folder in plain)

@@ -3,8 +3,6 @@
 Only the main process of a run lists; the other ones read what it has found.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ second, can go on while the bucket is listed. When standard input ends, whoever 
 gone, and this ends with all that it has started.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

@@ -1,7 +1,5 @@
 """How far a run is: what its transfers have recorded, and what they have on disk by now."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence

@@ -1,10 +1,8 @@
 """The few aws patterns that name the keys of a batch, and no other of the listing in hand. Pure."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from os.path import commonprefix
 
 from laion_fmri.fetch.aws import escape_glob, escape_pattern
 
@@ -103,8 +101,5 @@ def _folders(key: str, top: str) -> list[str]:
 def _longest_shared(name: str, index: Sequence[str]) -> int:
     """Return the length of the longest beginning that `name` shares with any of sorted `index`."""
     place = bisect_left(index, name)
-    return max((_shared(name, near) for near in index[max(place - 1, 0) : place + 1]), default=0)
-
-
-def _shared(a: str, b: str) -> int:
-    return sum(1 for _ in takewhile(lambda ab: ab[0] == ab[1], zip(a, b, strict=False)))
+    near = index[max(place - 1, 0) : place + 1]
+    return max((len(commonprefix([name, other])) for other in near), default=0)

@@ -5,8 +5,6 @@ bucket and writes the folder of the run; the others only read there, and no more
 needs.
 """
 
-from __future__ import annotations
-
 import atexit
 import hashlib
 import itertools

@@ -1,7 +1,6 @@
 """From settings to a plan, and from a plan to the folder of a run that carries it out."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from laion_fmri.folder.disk_space import check_room
 from laion_fmri.folder.guard import check_state
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.licences import check_licenses
-from laion_fmri.folder.presence import Presence, mark_alive
+from laion_fmri.folder.presence import Presence
 from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.filters import Selection
@@ -84,24 +83,16 @@ def open_run(
 ) -> tuple[RunFolder, Table, Presence | None]:
     """Share out what `plan` wants as jobs; the keys `skip` come by another module of a pipeline.
 
-    Returns
-    -------
-    RunFolder
-        To be at `path`; it is not saved yet.
-    Table
-        That of the plan, compared with the disk again.
-    Presence or None
-        The sign that the run is alive; close it in the end.
-
-    Raises
-    ------
-    NoSpaceError, AwsNotFoundError
+    Returns the run folder, to be saved at `path`; the table, compared with the disk again; and the
+    sign that the run is alive, to be closed in the end.
     """
     if crew.find_aws and plan.wanted:
         find_aws_command()
     # Mark this run alive before comparing again: files that another run has fetched meanwhile
     # count as complete, and it now keeps a hard link to each new one.
-    presence = mark_alive(plan.data_dir)
+    presence = None
+    with contextlib.suppress(OSError):  # where nothing can be written
+        presence = Presence(plan.data_dir)
     try:
         table = plan.table.compare_again()
         folder = _make_folder(replace(plan, table=table), path, crew, skip, presence)

@@ -1,7 +1,5 @@
 """Run the workflow as a child process: find it, build its command, watch it, read what it did."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -123,14 +121,8 @@ def run_workflow(
 ) -> dict[str, Outcome]:
     """Run `snakemake` on the jobs of `folder` with so many `workers`; return each key's outcome.
 
-    `on_tick` is called every quarter of a second. The process must not have been run before.
-
-    Raises
-    ------
-    WorkflowFailedError
-        If Snakemake ends without having tried anything.
-    KeyboardInterrupt
-        After the run has been stopped.
+    `on_tick` is called every quarter of a second. Raises WorkflowFailedError if Snakemake ends
+    without having tried anything.
     """
     run_dir = Path(folder.path)
     config_file = run_dir / "config.json"

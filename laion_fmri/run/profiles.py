@@ -1,7 +1,5 @@
 """Snakemake profiles that send jobs to a cluster: which there are, and what matters of them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +9,8 @@ from laion_fmri.errors import ConfigError
 
 #: Jobs at once of a profile that does not say, and of one that sets no limit.
 JOBS, MOST_JOBS = 8, 100
+#: The files that Snakemake would read in the folder of a profile, the newest first.
+FILES = ("profile.yaml", "config.v9+.yaml", "config.v8+.yaml", "config.yaml")
 
 
 class Profile(NamedTuple):
@@ -21,22 +21,21 @@ class Profile(NamedTuple):
 
 
 def find_profile(name: StrPath) -> Profile:
-    """Find a profile: ours by the name ``slurm``, a folder, or one that Snakemake knows by name.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, it cannot be read, or it names no executor.
-    """
+    """Find a profile: ours by the name ``slurm``, a folder, or one that Snakemake knows by name."""
     import yaml
+    from platformdirs import site_config_path, user_config_path
 
     name = os.fspath(name)
     package = Path(__file__).parent.parent
     if name == "slurm":
         places = [folder / "profiles" / name for folder in (package / "workflow", package.parent)]
     else:
-        places = [Path(name).expanduser().absolute(), *_find_user_folders(name)]
-    file = next((file for place in places for file in _find_files(place)), None)
+        known = (
+            path("snakemake", appauthor=False) for path in (user_config_path, site_config_path)
+        )
+        places = [Path(name).expanduser().absolute(), *(folder / name for folder in known)]
+    files = [place / file for place in places for file in FILES]
+    file = next(filter(Path.is_file, files), None)
     if file is None:
         raise ConfigError(
             f"there is no profile {name!r}; write 'slurm' for ours, or the folder of one of yours,"
@@ -51,17 +50,3 @@ def find_profile(name: StrPath) -> Profile:
         raise ConfigError(f"the profile {file} names no executor, such as executor: slurm")
     jobs = str(content.get("jobs", JOBS))
     return Profile(file.parent, int(jobs) if jobs.isdigit() and int(jobs) else MOST_JOBS)
-
-
-def _find_files(folder: Path) -> list[Path]:
-    """Return the files that Snakemake would read in the folder of a profile, the newest first."""
-    names = ("profile.yaml", "config.v9+.yaml", "config.v8+.yaml", "config.yaml")
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _find_user_folders(name: str) -> list[Path]:
-    """Return where Snakemake itself looks for a profile of this name."""
-    from platformdirs import site_config_path, user_config_path
-
-    places = (user_config_path, site_config_path)
-    return [place("snakemake", appauthor=False) / name for place in places]

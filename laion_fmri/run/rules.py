@@ -5,8 +5,6 @@ computed: nothing for a missing file, a stamp that is newer for a file of the wr
 complete file a path that cannot exist, so that Snakemake takes it for a source file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -21,7 +19,7 @@ from laion_fmri.base.text import format_size
 from laion_fmri.errors import SelectionError
 from laion_fmri.fetch.job import PROGRAM, Job
 from laion_fmri.folder.licences import check_licenses
-from laion_fmri.folder.obstacles import find_obstacle
+from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.jobs import make_single
 from laion_fmri.run.listing import Listing
 from laion_fmri.run.run_folder import RunFolder, write_stamp
@@ -29,6 +27,8 @@ from laion_fmri.selection.table import compare
 
 #: The input of a complete target: no rule can make it.
 COMPLETE = "/dev/null/complete"
+#: The command that runs one fetch job, without its arguments.
+TRANSFER = (sys.executable, os.fspath(PROGRAM))
 
 
 class Rules:
@@ -72,13 +72,7 @@ class Rules:
         return [f"{self.folder.rule_dir}/{key}" for key, _ in job.objects]
 
     def needs(self, key: str) -> str | list[str]:
-        """Return the input of the rule that fetches `key`: it decides whether the rule runs.
-
-        Raises
-        ------
-        SelectionError, LicenseNotAcceptedError
-            If the object is not public, its licence not accepted, or something is in its place.
-        """
+        """Return the input of the rule that fetches `key`: it decides whether the rule runs."""
         if not self.is_main:  # the main process has decided: what this one is for is to be fetched
             return [] if self.runs_single else COMPLETE
         size = self.listing.find_size(key)
@@ -94,7 +88,7 @@ class Rules:
             )
         if conflict := self.listing.find_conflicts().get(key):
             raise SelectionError(f"{key!r} {conflict}, and is not fetched")
-        if obstacle := self.obstacles.get(key) or find_obstacle(path, self.folder.data_dir):
+        if obstacle := self.obstacles.get(key) or Obstacles(self.folder.data_dir).find(path):
             raise SelectionError(f"{key}: {obstacle}")
         check_licenses(key.startswith(dataset.STIMULI_PREFIX), self.folder.data_dir)
         if status == "missing":
@@ -133,11 +127,6 @@ class Rules:
     def name_single(self, wildcards: Any) -> str:
         """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""
         return f"{wildcards.key} ({format_size(self.listing.find_size(wildcards.key) or 0)})"
-
-
-def transfer_command() -> list[str]:
-    """Return the command that runs one fetch job, without its arguments."""
-    return [sys.executable, os.fspath(PROGRAM)]
 
 
 def load_rules(path: Path, *, is_main: bool, rules: Sequence[str] | None = None) -> Rules:

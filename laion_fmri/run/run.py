@@ -1,12 +1,11 @@
 """One run of our own: its plan, its fetch, and its report."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from laion_fmri import dataset
 from laion_fmri.base.text import format_size
@@ -20,7 +19,7 @@ from laion_fmri.folder.presence import Presence, has_others
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
 from laion_fmri.run.process import Snakemake, run_workflow
 from laion_fmri.run.profiles import find_profile
-from laion_fmri.run.report import Report, compare_checksums, make_report, report_as_it_is
+from laion_fmri.run.report import Report, compare_checksums, make_result, report_as_it_is
 from laion_fmri.run.run_folder import RunFolder, make_run_dir
 from laion_fmri.selection.table import Row, Table, compare
 from laion_fmri.settings import Settings
@@ -64,10 +63,9 @@ class Run:
 
     @property
     def data_dir(self) -> Path:
-        """Where the files go."""
         return self.plan.data_dir
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -98,12 +96,12 @@ class Run:
             folder = self._open()
             log = Path(folder.path, "snakemake.log")
             said |= self._carry_out(folder, wanted, said, watch)
-        return make_report(
-            table.rows,
-            lambda row: said.get(row.key) or self._explain_untried(row, log),
-            self._look_again,
-            log,
-        )
+        results = []
+        for row in table.rows:
+            outcome = said.get(row.key) or self._explain_untried(row, log)
+            now = self._look_again(row, is_expected=outcome.outcome == "fetched")
+            results.append(make_result(row, now, outcome))
+        return Report(tuple(results), log)
 
     def finish(self, report: Report) -> Report:
         """Compare what was fetched with the manifest's checksums, and keep those asked for."""
@@ -130,7 +128,7 @@ class Run:
         full = None
         outcomes: dict[str, Outcome] = {}
         try:
-            with watch(folder, wanted) if watch else nullcontext(_do_nothing) as on_tick:
+            with watch(folder, wanted) if watch else nullcontext(lambda: None) as on_tick:
                 self._snakemake = self._snakemake or Snakemake()
                 workers = self.settings.workers
                 outcomes = run_workflow(self._snakemake, folder, workers, self.profile, on_tick)
@@ -144,7 +142,7 @@ class Run:
         outcomes = {key: said for key, said in outcomes.items() if said.outcome != WAITING}
         return outcomes | self._explain_full_disk(folder.path, {**said, **outcomes}, full)
 
-    def _look_again(self, row: Row, is_expected: bool) -> Row:
+    def _look_again(self, row: Row, *, is_expected: bool) -> Row:
         """Compare `row` with the disk again.
 
         Another run's Snakemake removes a file for a moment, before its transfer puts it back.
@@ -187,7 +185,3 @@ class Run:
             reason = f"{row.size:,} bytes are needed, and the disk of {self.data_dir} has {free:,}"
             return Outcome("failed", reason)
         return Outcome("failed", f"not tried; see {log}")
-
-
-def _do_nothing() -> None:
-    pass

@@ -4,8 +4,6 @@ The main process writes it; all others, which Snakemake starts for its jobs, rea
 the user alone, since whoever could write there could have the jobs do anything.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -13,11 +11,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
@@ -27,7 +25,7 @@ from laion_fmri.folder.disk_space import STOP
 from laion_fmri.folder.guard import make_own_folder, read_own_file
 from laion_fmri.settings import Values
 
-#: What a run folder of its own says that it is.
+#: The file with all of it but the jobs and the sizes.
 TABLE = "table.json"
 
 
@@ -82,21 +80,24 @@ class RunFolder:
         for job in self.jobs:
             write_atomically(Path(self.job_file(job)), self.specify(job).to_json())
         write_atomically(folder / "sizes.json", json.dumps([self.sizes, self.others]))
-        content = {name: getattr(self, name) for name in _WRITTEN}
+        elsewhere = ("jobs", "sizes", "others", "modified")
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
+        content = {name: value for name, value in content.items() if name not in elsewhere}
         content |= {"bucket": asdict(self.bucket), "facts": asdict(self.facts)}
         content["jobs"] = [job.name for job in self.jobs]
         write_atomically(folder / TABLE, json.dumps(content))
 
     @classmethod
-    def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> RunFolder:
+    def load(cls, path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Self:
         """Read what the main process of a run has written to `path`, with the jobs `wanted`."""
         content: dict[str, Any] = json.loads(read_own_file(path / TABLE))
         files = [path / f"{name}.json" for name in content["jobs"] if wanted(name)]
-        jobs = [JobSpec.from_json(read_own_file(file)).job for file in files if file.exists()]
-        bucket, facts = Bucket(**content.pop("bucket")), content.pop("facts")
-        facts = Facts(**{name: tuple(values) for name, values in facts.items()})
-        made = cls(**{**content, "bucket": bucket, "facts": facts, "jobs": tuple(jobs)})
-        return replace(made, path=str(path), trees=tuple(made.trees))
+        files = [file for file in files if file.exists()]
+        content["jobs"] = tuple(JobSpec.from_json(read_own_file(file)).job for file in files)
+        content["bucket"] = Bucket(**content["bucket"])
+        facts = {name: tuple(values) for name, values in content["facts"].items()}
+        content |= {"facts": Facts(**facts), "trees": tuple(content["trees"]), "path": str(path)}
+        return cls(**content)
 
     @cached_property
     def saved_sizes(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -106,13 +107,6 @@ class RunFolder:
         except FileNotFoundError:
             return {}, {}
         return selected, others
-
-
-#: The fields that are saved as they are.
-_WRITTEN = (
-    *("path", "data_dir", "subject", "ses", "trees", "stall_timeout", "max_bandwidth"),
-    *("single_bandwidth", "slots", "keeps", "presence", "rule_dir"),
-)
 
 
 def make_run_dir(data_dir: Path) -> Path:

@@ -4,8 +4,6 @@ A command keeps them in the user's cache, in one small file for each bucket and 
 depends on it: a cache that is missing, broken or cannot be written is never an error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,12 +4,10 @@ Filters work on parsed keys rather than on a DataFrame: importing pandas would t
 listing the bucket, and a run with nothing to do needs none.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from laion_fmri import dataset
 from laion_fmri.base import kinds
@@ -32,7 +30,7 @@ class Selection:
     include_stimuli: bool = False
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Selection:
+    def from_settings(cls, settings: Settings) -> Self:
         """Check the subject and the filters of `settings`, which may be of any type."""
         filters = {name: _read_values(name, given) for name, given in settings.filters.items()}
         return cls(_read_subjects(settings.subject), filters, settings.include_stimuli)

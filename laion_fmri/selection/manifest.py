@@ -4,8 +4,6 @@ A manifest is text in UTF-8: lines that begin with ``#``, one of which says in J
 from; then a tab-separated table, whose columns are the fields of :class:`Entry`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

@@ -1,7 +1,5 @@
 """Which versions a run asks for: those of the bucket, or those of a manifest."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

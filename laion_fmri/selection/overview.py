@@ -1,7 +1,5 @@
 """A selection by subject and session, compared with what is here. Reads, and never writes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -134,7 +132,6 @@ class Cell(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """The subject and the session."""
         return Place(self.sub, self.ses)
 
     @property
@@ -144,7 +141,6 @@ class Cell(NamedTuple):
 
     @property
     def total(self) -> Total:
-        """Its files and bytes alone."""
         return Total(*self[2:6])
 
 

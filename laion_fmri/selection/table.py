@@ -1,7 +1,5 @@
 """The key table: list the bucket, parse each key, keep what is selected, compare with the disk."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings
@@ -11,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import HELP, Parsed, parse_key
@@ -86,7 +84,7 @@ class Table:
     changed: Mapping[str, str] = field(default_factory=dict)  # since the manifest was written
     sha256: Mapping[str, str] = field(default_factory=dict)  # what the manifest has
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> "pd.DataFrame":
         """Return the rows as a DataFrame with the columns of :func:`laion_fmri.keys.key_table`."""
         import pandas as pd
 
@@ -105,7 +103,7 @@ class Table:
         reasons = {row.key: self.changed.get(row.key) or found.find(row.path) for row in rows}
         return {key: reason for key, reason in reasons.items() if reason}
 
-    def compare_again(self) -> Table:
+    def compare_again(self) -> Self:
         """Return the table with the files that were not complete looked at again."""
         rows = (
             row if row.status == "complete" else row._replace(status=compare(row.path, row.size))

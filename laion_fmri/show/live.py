@@ -4,8 +4,6 @@ Drawn here rather than by :class:`rich.live.Live`, which counts the lines that i
 is wrong once the terminal has been resized.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 

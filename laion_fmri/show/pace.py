@@ -1,7 +1,5 @@
 """How fast something goes, how that is said, and how often."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 

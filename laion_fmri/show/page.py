@@ -1,7 +1,5 @@
 """The status as a single HTML page, which runs no script and loads nothing."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from itertools import groupby

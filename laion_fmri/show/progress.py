@@ -1,7 +1,5 @@
 """Which view shows how far something is: on a terminal, in a notebook, or as lines of text."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time

@@ -615,7 +615,7 @@ def upgrade(clone: Path) -> None:
     rules = "workflow/rules/fetch.smk"
     edits = [
         (rules, "exec {params.transfer:q}", ": new; exec {params.transfer:q}"),
-        (rules, "transfer=transfer_command()", "new=2, transfer=transfer_command()"),
+        (rules, "transfer=TRANSFER", "new=2, transfer=TRANSFER"),
         ("laion_fmri/fetch/transfer.py", "def main", "# Something has changed.\ndef main"),
         ("workflow/envs/awscli.yaml", "dependencies:", "dependencies:\n  - new-dependency"),
     ]

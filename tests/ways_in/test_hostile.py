@@ -25,7 +25,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import PUBLISHED
 from laion_fmri.download import download
 from laion_fmri.errors import DownloadError
-from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_obstacle, is_safe_key
+from laion_fmri.folder.obstacles import Obstacles, find_conflicts, is_safe_key
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.table import find_keys
 from laion_fmri.settings import read_settings
@@ -327,7 +327,7 @@ def ground(tmp_path):
 )
 def test_what_is_in_the_way(ground, path, expected):
     """Each obstacle is named with its own path; what does not hinder is no obstacle."""
-    said = find_obstacle(f"{ground}/{path}", str(ground))
+    said = Obstacles(str(ground)).find(f"{ground}/{path}")
     assert (expected is None) == (said is None)
     assert re.match((expected or "").format(top=re.escape(str(ground))), said or "")
 
@@ -335,7 +335,7 @@ def test_what_is_in_the_way(ground, path, expected):
 def test_without_a_data_directory_no_link_leads_out(ground):
     """All else is told."""
     paths = ["out/x", "nowhere/x", "file/x", "folder"]
-    said = [find_obstacle(f"{ground}/{path}") is None for path in paths]
+    said = [Obstacles().find(f"{ground}/{path}") is None for path in paths]
     assert said == [True, False, False, False]
 
 

@@ -8,4 +8,4 @@ if (clone / "laion_fmri" / "__init__.py").exists():
 
 from laion_fmri.fetch.aws import aws_command
 from laion_fmri.run.pipeline_modules import read_allowed_rules
-from laion_fmri.run.rules import load_rules, transfer_command
+from laion_fmri.run.rules import TRANSFER, load_rules

@@ -19,7 +19,7 @@ for index, job in enumerate(RULES.jobs):
             runtime=job.minutes,
             laion_fmri_transfers=1,
         params:
-            transfer=transfer_command(),
+            transfer=TRANSFER,
             job=f"@{RULES.folder.job_file(job)}",
             aws=aws_command(),
             options=RULES.folder.bucket.aws_options(),

@@ -19,7 +19,7 @@ if MODULE.is_first:
             runtime=240,
             laion_fmri_transfers=1,
         params:
-            transfer=transfer_command(),
+            transfer=TRANSFER,
             job=describe_object,
             aws=aws_command(),
             options=RULES.folder.bucket.aws_options(),
