@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from laion_fmri.base.files import StrPath
 from laion_fmri.config import STATE_DIR
@@ -68,7 +69,7 @@ class Mirror:
         self.path = os.fspath(data_dir)
         self.top = os.open(self.path, CHOSEN)
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -180,7 +181,8 @@ def _enter(above: int, name: str, path: str, *, like: int | None) -> int:
             os.fchmod(found, stat.S_IMODE(status.st_mode) | stat.S_ISVTX)
         else:
             os.close(found)
-            raise _refuse(f"{path}/{name}", "writable for every user, who could swap what is in it")
+            what = "writable for every user, who could swap what is in it"
+            raise _refuse(f"{path}/{name}", what, "have its owner run 'chmod +t' on it")
     return found
 
 
@@ -198,8 +200,8 @@ def _share(above: int, name: str, mode: int) -> None:
             os.close(made)
 
 
-def _refuse(path: str, what: str) -> DataDirError:
-    return DataDirError(f"{path} is {what}; remove it if nobody needs it, and run the same again")
+def _refuse(path: str, what: str, advice: str = "remove it if nobody needs it") -> DataDirError:
+    return DataDirError(f"{path} is {what}; {advice}, and run the same again")
 
 
 def _tell_kind(mode: int) -> str:
@@ -305,11 +307,15 @@ def make_own_folder(path: StrPath) -> None:
 
 
 def read_own_file(path: StrPath) -> str:
-    """Return the text of a file that only this user can have written."""
-    above = os.open(Path(path).parent, CHOSEN)
+    """Return the text of a file that only this user can have written.
+
+    Both it and its folder have to be the user's, and nobody else may write to the folder.
+    """
+    above = os.open(Path(path).parent, FOLDER)
     try:
         with open(open_file(above, Path(path).name), encoding="utf-8") as file:
-            if is_own(file.fileno(), above) and not os.fstat(file.fileno()).st_mode & 0o022:
+            is_private = is_own(above, above) and not os.fstat(above).st_mode & 0o022
+            if is_private and is_own(file.fileno(), above):
                 return file.read()
     finally:
         os.close(above)

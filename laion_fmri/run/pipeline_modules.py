@@ -159,7 +159,7 @@ def _open(
         raise not_writable(Path(data_dir))
     make_own_folder(run_dir)
     opened.save()
-    write_stamp(opened.path, table.partial_paths())
+    write_stamp(opened.path, data_dir, table.partial_keys())
     obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
     made = Rules(opened, is_main=True, obstacles=table.obstacles)
     messages = (*table.warnings, *obstacles, *table.notes)

@@ -95,7 +95,7 @@ class Rules:
             return []
         if key not in self._stale:
             self._stale.add(key)
-            write_stamp(self.folder.path, [path])
+            write_stamp(self.folder.path, self.folder.data_dir, [key])
         return self.stamp
 
     def needs_of(self, job: Job) -> list[str]:

@@ -4,6 +4,7 @@ The main process writes it; all others, which Snakemake starts for its jobs, rea
 the user alone, since whoever could write there could have the jobs do anything.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Self
 
 from laion_fmri.base.files import write_atomically
@@ -22,7 +24,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import Facts
 from laion_fmri.fetch.job import Job, JobSpec
 from laion_fmri.folder.disk_space import STOP
-from laion_fmri.folder.guard import make_own_folder, read_own_file
+from laion_fmri.folder.guard import Mirror, make_own_folder, read_own_file
 from laion_fmri.settings import Values
 
 #: The file with all of it but the jobs and the sizes.
@@ -129,18 +131,22 @@ def make_run_dir(data_dir: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{started}-", dir=folder))
 
 
-def write_stamp(run_dir: str, partial: Iterable[str]) -> None:
-    """Make the stamp of a run newer than the files `partial`, if there are any.
+def write_stamp(run_dir: str, data_dir: str, partial: Iterable[str]) -> None:
+    """Make the stamp of a run newer than the files of the keys `partial`, if there are any.
 
     It gets new content, since Snakemake ignores a mere change of its time. A broken file whose time
     is in the future is set back.
     """
-    files = [Path(path) for path in partial]
-    if not files:
+    keys = list(partial)
+    if not keys:
         return
     stamp = Path(run_dir, "stamp")
     write_atomically(stamp, f"{time.time_ns()}\n")
     now = stamp.stat().st_mtime
-    for file in files:
-        if file.is_file() and file.lstat().st_mtime >= now:
-            os.utime(file, (now - 1, now - 1), follow_symlinks=False)
+    with Mirror(data_dir) as mirror:
+        for key in keys:
+            with contextlib.suppress(OSError), mirror.folder_of(key) as (folder, name):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if S_ISREG(found.st_mode) and found.st_mtime >= now:
+                    times = (now - 1, now - 1)
+                    os.utime(name, times, dir_fd=folder, follow_symlinks=False)

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -111,11 +110,10 @@ class Table:
         )
         return replace(self, rows=tuple(rows))
 
-    def partial_paths(self) -> list[str]:
-        """Return the paths of the files whose size is wrong and that can be replaced."""
-        partial = [row for row in self.rows if row.status == "partial"]
-        replaceable = [row.path for row in partial if row.key not in self.obstacles]
-        return [path for path in replaceable if Path(path).is_file()]
+    def partial_keys(self) -> list[str]:
+        """Return the keys of the files whose size is wrong and that can be replaced."""
+        partial = [row.key for row in self.rows if row.status == "partial"]
+        return [key for key in partial if key not in self.obstacles]
 
     def announce(self, stacklevel: int = 4) -> None:
         """Issue the warnings as Python warnings, and log the notes."""

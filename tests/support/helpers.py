@@ -7,8 +7,8 @@ text of the keys alone, so a mistake in the package cannot be mirrored by its te
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import fcntl
+import hashlib
 import os
 import pty
 import re
