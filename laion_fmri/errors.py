@@ -7,12 +7,18 @@ fitting builtin. A message is one line: what is wrong, what was expected, what t
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from laion_fmri.base.text import spell
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class LaionFmriError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __init__(self, *args: object) -> None:
+        # What a message quotes may come from outside.
+        super().__init__(*(spell(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class DataDirNotSetError(LaionFmriError, RuntimeError):
@@ -87,6 +93,9 @@ class DownloadError(LaionFmriError, RuntimeError):
 
 class SelectionWarning(UserWarning):
     """The selection is usable, but part of what was asked for is not available as written."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(spell(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 def list_some(values: Sequence[str], limit: int = 12) -> str:

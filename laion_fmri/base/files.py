@@ -13,7 +13,8 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     # The name is cut: with the suffix it must not be longer than a file system allows.
     scratch = file.with_name(f"{file.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        with scratch.open("xb") as new:  # never through a link that somebody has put there
+            new.write(content.encode() if isinstance(content, str) else content)
         scratch.replace(file)
     except BaseException:
         with contextlib.suppress(OSError):

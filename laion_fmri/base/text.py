@@ -7,6 +7,24 @@ from itertools import pairwise
 _UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB"]
 
 
+#: Characters of a text from outside that are shown, at most.
+MOST_SHOWN = 20_000
+
+
+def spell(text: str, most: int = MOST_SHOWN) -> str:
+    """Return `text` from outside as one line that is safe to show: the only way to an exit.
+
+    Keys, ETags, messages of a server or of aws, manifests and names on disk may hold anything.
+    What moves a cursor, turns the direction of writing or cannot be seen (controls, format
+    characters, lone surrogates, separators but the plain space) is written as Python escapes it.
+    """
+    if len(text) > most:
+        text = f"{text[:most]}... ({len(text) - most:,} characters more)"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def format_size(count: int) -> str:
     """Return `count` bytes in decimal units, such as ``1.5 MB``."""
     from rich.filesize import decimal

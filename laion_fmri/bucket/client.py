@@ -4,11 +4,14 @@ import gc
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+
+from laion_fmri import __version__
 
 #: Seconds to wait for a connection, and for the next bytes of an answer: S3 starts to answer within
 #: one, so silence means that nothing will come.
@@ -23,8 +26,61 @@ HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
 _MAKING = threading.Lock()
 
 
+#: Bytes of an answer, and seconds for it. A page has 1,000 keys of up to 1,024 bytes, each of them
+#: up to six characters long in XML, and 500 bytes about each.
+MOST_BYTES, MOST_SECONDS = 16 * 2**20, 300.0
+
+
 class NoListingError(Exception):
     """The answer is not from S3."""
+
+
+class TooLongError(Exception):
+    """The answer does not end."""
+
+
+class _Body:
+    """The content of an answer, in one piece."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self, *_args: object, **_more: object) -> Iterator[bytes]:
+        yield self._content
+
+
+class _BoundedSession:
+    """Sends the requests of botocore, and reads no more of an answer than a listing can have."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        from botocore.awsrequest import AWSResponse
+        from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+        from urllib3 import exceptions
+
+        # botocore would tell where it runs, and in what.
+        request.headers["User-Agent"] = f"laion-fmri/{__version__}"
+        request.headers.pop("X-Amzn-Trace-Id", None)
+        request.stream_output = True
+        answer = self._session.send(request)
+        pieces, size, started = [], 0, time.monotonic()
+        try:
+            for piece in answer.raw.stream(2**16):
+                pieces.append(piece)
+                size += len(piece)
+                if size > MOST_BYTES or time.monotonic() - started > MOST_SECONDS:
+                    raise TooLongError
+        except exceptions.ReadTimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+        except exceptions.HTTPError as error:
+            raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+        body = _Body(b"".join(pieces))
+        return AWSResponse(answer.url, answer.status_code, answer.headers, body)
+
+    def close(self) -> None:
+        self._session.close()
 
 
 def _refuse_no_listing(response_dict: dict[str, Any], **_more: Any) -> None:
@@ -98,6 +154,7 @@ def _make_client(region: str, endpoint_url: str | None, certificates: str | bool
     )
     # botocore calls the handlers of wildcards first; one of its own hides the status from others.
     client.meta.events.register_first("before-parse.*.ListObjectsV2", _refuse_no_listing)
+    client._endpoint.http_session = _BoundedSession(client._endpoint.http_session)
     return client
 
 

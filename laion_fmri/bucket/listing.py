@@ -1,17 +1,19 @@
 """Unsigned listings of the bucket. Only this module talks to the network, through its client."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
 from laion_fmri import dataset
+from laion_fmri.base.text import spell
 from laion_fmri.bucket.address import check_address
-from laion_fmri.bucket.client import NoListingError, get_client
+from laion_fmri.bucket.client import NoListingError, TooLongError, get_client
 from laion_fmri.bucket.client import pause_collector as pause_collector
-from laion_fmri.errors import BucketError
+from laion_fmri.errors import BucketError, SelectionWarning
 from laion_fmri.settings import Settings
 
 #: Rounds of requests for a page that comes as an error, by half, or not at all: 12 requests, of
@@ -19,6 +21,10 @@ from laion_fmri.settings import Settings
 ROUNDS = 3
 #: Pages in a row without anything new that mean that a listing goes in circles.
 IDLE_PAGES = 10
+#: Pages and keys of one listing: 2 million keys take 3 GB of memory.
+MOST_PAGES, MOST_KEYS = 20_000, 2_000_000
+#: Characters of what a server says that are shown.
+MOST_SHOWN = 300
 
 
 class ListedObject(NamedTuple):
@@ -113,17 +119,28 @@ class Bucket:
         where = {"Bucket": self.name, "Prefix": prefix} | ({} if deep else {"Delimiter": "/"})
         seen: set[str] = set()
         tokens: set[str] = set()
-        idle = 0
+        outside: list[str] = []
+        idle = pages = 0
         while True:
             page = self._ask(where)
             items = [*page.get("Contents", ()), *page.get("CommonPrefixes", ())]
             # A folder ends in a slash, as an object that is let through never does.
             names = {item.get("Key") or item.get("Prefix", ""): item for item in items}
-            new = [item for name, item in names.items() if name not in seen]
-            seen.update(names)
-            yield from new
+            new = {name: item for name, item in names.items() if name not in seen}
+            asked = {name for name in new if _is_asked(name, prefix, deep)}
+            outside += [name for name in new if name not in asked]
+            seen.update(new)
+            pages += 1
+            yield from (new[name] for name in new if name in asked)
             if not page.get("IsTruncated"):
+                if outside:
+                    warnings.warn(_explain_outside(self, prefix, outside), SelectionWarning, 2)
                 return
+            if pages == MOST_PAGES or len(seen) > MOST_KEYS:
+                raise BucketError(
+                    f"{self} lists more than {len(seen):,} keys below {prefix!r}, and does not "
+                    "end; check the endpoint, or name a subject"
+                )
             token = page.get("NextContinuationToken")
             idle = 0 if new else idle + 1
             if not token or token in tokens or idle == IDLE_PAGES:
@@ -144,7 +161,7 @@ class Bucket:
             client = get_client(self.region, self.endpoint_url)
             page: dict[str, Any] = client.list_objects_v2(**where)
             return page
-        except (*passing, BotoCoreError, ValueError, KeyError) as error:
+        except (*passing, TooLongError, BotoCoreError, ValueError, KeyError) as error:
             is_final = isinstance(error, ClientError) and _read_status(error) < 500
             if rounds == 1 or is_final or not isinstance(error, passing):
                 raise self._explain(error) from error
@@ -153,10 +170,10 @@ class Bucket:
     def _explain(self, error: Exception) -> BucketError:
         from botocore.exceptions import ClientError, SSLError
 
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = spell(str(error).partition("\n")[0].rstrip("."), MOST_SHOWN)
         advice = "check the connection and the endpoint"
         if isinstance(error, ClientError):
-            code = error.response.get("Error", {}).get("Code", "unknown error")
+            code = spell(error.response.get("Error", {}).get("Code", "unknown error"), MOST_SHOWN)
             if _read_status(error) < 500:
                 advice = "check the name of the bucket and the endpoint"
                 return BucketError(f"{self} refuses to be listed ({code}); {advice}")
@@ -167,6 +184,8 @@ class Bucket:
                 "is there a login page (captive portal) in between? Sign in with a browser, or "
                 "check the endpoint"
             )
+        elif isinstance(error, TooLongError):
+            reason = "a page of its listing does not end"
         elif isinstance(error, KeyError):
             reason, advice = f"an entry of its listing has no {error.args[0]}", "check the endpoint"
         elif isinstance(error, SSLError):
@@ -175,6 +194,19 @@ class Bucket:
                 "to the file of its certificates"
             )
         return BucketError(f"{self} cannot be listed: {reason}; {advice}")
+
+
+def _is_asked(name: str, prefix: str, deep: bool) -> bool:
+    """Whether a key, or a folder with its slash, is what a listing of `prefix` is about."""
+    rest = name.removeprefix(prefix)
+    return name.startswith(prefix) and (deep or "/" not in rest[:-1])
+
+
+def _explain_outside(bucket: Bucket, prefix: str, outside: Sequence[str]) -> str:
+    return (
+        f"{bucket} lists {len(outside):,} keys that are not below {prefix!r}, which was asked for, "
+        f"such as {outside[0]!r}; they are left out: check the endpoint"
+    )
 
 
 def _read_status(error: Any) -> int:

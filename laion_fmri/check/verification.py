@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from laion_fmri.base.etags import Hasher
-from laion_fmri.base.text import format_size
+from laion_fmri.base.text import format_size, spell
 from laion_fmri.check.content_check import OUTCOMES, Checker, Finding, Outcome
 from laion_fmri.check.inventory import take_inventory
 from laion_fmri.check.repair import prepare_repair, repair
@@ -71,11 +71,6 @@ class Verification:
         line += f": {', '.join(said)}" if said else ""
         rest = f"; {self.elsewhere:,} other files of the bucket are not here"
         return line + rest if self.elsewhere else line
-
-
-def spell(key: str) -> str:
-    """Return `key` as a line of output can hold it: names on disk may have anything in them."""
-    return key if key.isprintable() else repr(key)
 
 
 class Check:

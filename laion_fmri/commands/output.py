@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.bids import FILTERS, HELP
+from laion_fmri.base.text import spell
 from laion_fmri.settings import COMMAND, Settings, list_options, read_settings
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def ask(question: str) -> bool:
 
 def say(text: str) -> None:
     """Print a line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(spell(text), file=sys.stderr, flush=True)
 
 
 def warn(warnings: Iterable[str]) -> None:

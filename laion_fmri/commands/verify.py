@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    from laion_fmri.check.verification import BROKEN, FAILURES, Check, spell
+    from laion_fmri.check.verification import BROKEN, FAILURES, Check
     from laion_fmri.show.progress import show_check, show_progress
 
     settings = output.read_arguments(arguments, n_jobs=None)
@@ -46,7 +46,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
         if arguments.repair:
             found = check.repair(found, None if arguments.quiet else show_progress)
     for finding in found.select(*FAILURES):
-        output.say(f"error: {spell(finding.key)}: {finding.outcome}: {finding.reason}")
+        output.say(f"error: {finding.key}: {finding.outcome}: {finding.reason}")
     if found.select(*BROKEN) and not arguments.repair:
         output.say("run the same with --repair to fetch again what is corrupt or partial")
     if found.select("missing"):

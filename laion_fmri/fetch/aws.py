@@ -79,7 +79,9 @@ def make_environment(config_file: Path) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("AWS_") or (name == "AWS_CA_BUNDLE" and value)
+        if not name.startswith(("AWS_", "_X_AMZN_")) or name == "AWS_CA_BUNDLE"
+        # An empty one would turn the check of certificates off.
+        if value.strip() or not name.endswith("_CA_BUNDLE")
     }
     return environment | {
         "AWS_CONFIG_FILE": str(config_file),
@@ -134,6 +136,9 @@ def read_refusal(line: str, key: str) -> tuple[str, str] | None:
 
 def read_disk_error(messages: str, names: Iterable[str]) -> str | None:
     """Return the system's message if aws could not write because of the disk."""
+    # S3 can say anything, so also this.
+    lines = (line for line in messages.splitlines() if not _ERROR.search(line))
+    messages = "\n".join(lines)
     if not _DISK_ERROR.search(messages):
         return None
     # The names of the objects may look like anything, so also like this error.
@@ -141,3 +146,13 @@ def read_disk_error(messages: str, names: Iterable[str]) -> str | None:
         messages = messages.replace(name, "")
     said = _DISK_ERROR.search(messages)
     return os.strerror(int(said[1])) if said else None
+
+
+def has_page(file: int, size: int) -> bool:
+    """Whether one of the requests for an object of `size` bytes was answered by an HTML page."""
+    # aws takes any answer of status 200 for the part that it has asked for, whatever its length.
+    for start in range(0, size, PART):
+        beginning = os.pread(file, 512, start).lstrip().lower()
+        if beginning.startswith((b"<!doctype html", b"<html")):
+            return True
+    return False

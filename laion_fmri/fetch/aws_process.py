@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from laion_fmri.base.text import spell
 from laion_fmri.fetch.aws import make_environment
 
 #: Seconds between two looks at what has arrived.
 TICK = 0.5
 #: More seconds that aws has for its first byte: its start can take that long on a busy machine.
 START = 5.0
+#: Bytes of its complaints that are read: a server can say anything at any length. A thousand
+#: objects that are all denied make half of it. Of these, what goes into the log.
+MOST_SAID, MOST_LINES, MOST_LINE = 2**20, 2000, 1000
 #: Lets the kernel end aws if this process is killed: PR_SET_PDEATHSIG, see prctl(2), only on Linux.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -56,8 +60,8 @@ def run_aws(
                 process.kill()
                 process.wait()
         messages.seek(0)
-        said = messages.read()
-    sys.stderr.write(said)
+        said = messages.read(MOST_SAID)
+    sys.stderr.writelines(f"{spell(line, MOST_LINE)}\n" for line in said.splitlines()[:MOST_LINES])
     if stalled:
         return f"{said}\nno byte has arrived for {stall_timeout:g} s"
     if process.returncode == 0 and not said:
@@ -75,7 +79,7 @@ def _wait_for(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=TICK)
         # pread, so that the position at which aws is writing stays where it is
-        said = os.pread(messages, os.fstat(messages).st_size, 0).decode(errors="replace")
+        said = os.pread(messages, MOST_SAID, 0).decode(errors="replace")
         now = look(said)
         if now is None:
             return False

@@ -15,6 +15,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from laion_fmri.base.text import spell
 from laion_fmri.errors import DataDirError
 from laion_fmri.fetch import aws
 from laion_fmri.fetch.aws_process import TICK, run_aws
@@ -31,7 +32,7 @@ from laion_fmri.folder.guard import (
     remove_tree,
 )
 from laion_fmri.folder.presence import has_others
-from laion_fmri.folder.staging import make_staging
+from laion_fmri.folder.staging import list_files, make_staging
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -42,6 +43,8 @@ LONGEST_PAUSE = 5.0
 #: Seconds of waiting for another run after which that is said, and after which an object is fetched
 #: all the same; each MB adds a second, since a large object takes its time.
 QUIET, PATIENCE = 10.0, 3600.0
+#: Characters of a reason.
+MOST_REASON = 500
 #: What aws adds to the name of a file until it is complete.
 SCRATCH = re.compile(r"\.[0-9A-Za-z]{8}\Z")
 #: What is noted of an object that a recursive copy passes over without a message.
@@ -183,7 +186,7 @@ class Transfer:
         # On a full disk aws would still ask for every other object.
         if not self.wanted or aws.read_disk_error(messages, self.names.values()):
             return None
-        found = self._list_staged()
+        found = list_files(self.staging.folder)
         for name, stat in found.items():
             key = self._find_key(name) or self._find_key(SCRATCH.sub("", name))
             if key in self.wanted and stat.st_size > self.sizes[key]:
@@ -202,16 +205,6 @@ class Transfer:
             return aws.make_filters(self.job.patterns, [*self.job.exclusions, *others])
         return aws.make_filters(wanted)
 
-    def _list_staged(self) -> dict[str, os.stat_result]:
-        """Return the files in the staging folder, by their paths in it."""
-        found = {}
-        for where, _, names, folder in os.fwalk(".", dir_fd=self.staging.folder):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    stat = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                    found[f"{where}/{name}".removeprefix("./")] = stat
-        return found
-
     def _find_key(self, name: str) -> str | None:
         """Return the key of the object that is staged as `name`, if it is one of the job's."""
         if self.job.prefix is None:
@@ -222,7 +215,7 @@ class Transfer:
     def _collect(self, *, times_count: bool = True) -> None:
         """Move the staged files that are what was listed into place."""
         # aws renames each when it is complete, and then gives it the time of its object.
-        for staged, stat in self._list_staged().items():
+        for staged, stat in list_files(self.staging.folder).items():
             key = self._find_key(staged)
             if key in self.wanted:
                 with contextlib.suppress(FileNotFoundError):
@@ -238,23 +231,13 @@ class Transfer:
         if times_count and listed is not None and abs(int(stat.st_mtime) - listed) > 1:
             now = datetime.fromtimestamp(stat.st_mtime, UTC)
             return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
-        if self._has_page(key, staged, stat.st_size):
-            return aws.PAGE, False
+        if not key.endswith((".html", ".htm")):
+            with open(open_file(self.staging.folder, staged), "rb") as file:
+                if aws.has_page(file.fileno(), stat.st_size):
+                    return aws.PAGE, False
         if stat.st_size != self.sizes[key]:
             return f"{sizes}: it has changed, or something else has answered", False
         return "", False
-
-    def _has_page(self, key: str, staged: str, size: int) -> bool:
-        """Whether one of the requests for an object was answered by an HTML page instead."""
-        if key.endswith((".html", ".htm")):
-            return False
-        # aws takes any answer of status 200 for the part that it has asked for, of any length.
-        with open(open_file(self.staging.folder, staged), "rb", buffering=0) as file:
-            for start in range(0, size, aws.PART):
-                beginning = os.pread(file.fileno(), 512, start).lstrip().lower()
-                if beginning.startswith((b"<!doctype html", b"<html")):
-                    return True
-        return False
 
     def _move_into_place(self, key: str, staged: str) -> None:
         here, target = self.staging.folder, self.data_dir / key
@@ -276,7 +259,10 @@ class Transfer:
 
     def _judge(self, messages: str, *, times_count: bool) -> None:
         """Settle what need not be tried again, and note what went wrong with the rest."""
-        staged = {self._find_key(name): (name, stat) for name, stat in self._list_staged().items()}
+        staged = {
+            self._find_key(name): (name, stat)
+            for name, stat in list_files(self.staging.folder).items()
+        }
         lines = [line for line in map(str.strip, messages.splitlines()) if line]
         for key in self.wanted.copy():
             name = None if self.job.prefix is None else key
@@ -347,10 +333,11 @@ class Transfer:
 
     def _settle(self, key: str, outcome: str, reason: str) -> None:
         """Record the outcome of `key`, which is then no longer wanted."""
+        reason = spell(reason, MOST_REASON)
         del self.unsettled[key]
         self.wanted.pop(key, None)
         self.failed |= outcome != "fetched"
         with contextlib.suppress(OSError):  # on a full disk, the run has to find out by itself
             record_outcome(self.record, key, Outcome(outcome, reason))
         if reason:
-            sys.stderr.write(f"{outcome}: {key}: {reason}\n")
+            sys.stderr.write(f"{outcome}: {spell(key)}: {reason}\n")

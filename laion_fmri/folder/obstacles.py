@@ -19,8 +19,17 @@ MOST_PART = 255 - 9
 #: sys/syslimits.h); this leaves 240 of them for a data directory, so that a mirror can be anywhere.
 MOST_KEY = 700
 #: Bytes in the path of a staged file beside the data directory and the key, with its NUL:
-#: ``/.laion_fmri/partial/<time>-<process>-<random>/objects/`` and ``.XXXXXXXX``.
-STAGING = 84
+#: ``/.laion_fmri/partial/<time>-<random>-<job>-<random>/objects/`` and ``.XXXXXXXX``.
+STAGING = 100
+#: Names that a program obeys because of their mere place: git and hg run what a repository names;
+#: shells, direnv, Python, pytest and Snakemake run these files where they find them.
+OBEYED = {
+    *(".git", "git~1", ".hg", ".vscode", ".envrc", ".condarc"),
+    *(".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".profile", ".login", ".kshrc"),
+    *(".zshrc", ".zshenv", ".zprofile", ".zlogin", ".zlogout", ".cshrc", ".tcshrc"),
+    *("sitecustomize.py", "usercustomize.py", "conftest.py", ".pythonrc", ".pdbrc", ".ipython"),
+    *(".snakemake", "snakefile"),
+}
 #: What Snakemake replaces in a path (pathvars.py of Snakemake 9 knows names in lower case only).
 VARIABLE = re.compile("<[^/<>]+>")
 
@@ -35,7 +44,8 @@ def find_flaw(key: str) -> str | None:
 
     Invisible characters are refused, since they could make a path read as another: controls, marks
     of direction, unassigned characters, and every space except the plain one. So is what Snakemake
-    reads in a path and cannot escape: a wildcard in braces, and a variable in ``<`` and ``>``.
+    reads in a path and cannot escape: a wildcard in braces, and a variable in ``<`` and ``>``; and
+    so are the names in OBEYED.
     """
     if not key.isprintable():
         return "has a character that cannot be shown"
@@ -48,8 +58,11 @@ def find_flaw(key: str) -> str | None:
     parts = key.split("/")
     if not {"", ".", ".."}.isdisjoint(parts):
         return "is not a plain path"
-    if fold(parts[0]) == STATE_DIR:
+    folded = fold(key).split("/")
+    if folded[0] == STATE_DIR:
         return f"is in {STATE_DIR}, which is reserved"
+    if not OBEYED.isdisjoint(folded) or folded[-1].endswith(".pth"):
+        return "has a name that git, a shell, Python or Snakemake would run"
     encoded = key.encode()
     if len(encoded) > MOST_PART and max(map(len, encoded.split(b"/"))) > MOST_PART:
         return f"has a name of more than {MOST_PART} bytes"

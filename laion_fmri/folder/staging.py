@@ -68,6 +68,17 @@ def open_own(data_dir: StrPath, prefix: str = "") -> Iterator[tuple[int, int, st
                     os.close(folder)
 
 
+def list_files(staging: int) -> dict[str, os.stat_result]:
+    """Return the files in an open staging folder, by their paths in it."""
+    found = {}
+    for where, _, names, folder in os.fwalk(".", dir_fd=staging):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                found[f"{where}/{name}".removeprefix("./")] = stat
+    return found
+
+
 def sweep_staging(data_dir: StrPath) -> None:
     """Remove the staging folders of this user's transfers that were killed."""
     for folder, partial, name in open_own(data_dir):

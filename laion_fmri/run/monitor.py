@@ -1,15 +1,13 @@
 """How far a run is: what its transfers have recorded, and what they have on disk by now."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from laion_fmri.fetch.job import Job
 from laion_fmri.fetch.outcomes import WAITING, OutcomeReader
-from laion_fmri.folder.staging import open_own
+from laion_fmri.folder.staging import list_files, open_own
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.table import Row
 
@@ -108,16 +106,7 @@ def count_staged_bytes(folder: RunFolder) -> dict[str, int]:
     counts: dict[str, int] = {}
     for staging, _, name in open_own(folder.data_dir, run):
         job = name.removeprefix(run).rpartition("-")[0]
-        counts[job] = counts.get(job, 0) + _count_bytes(staging)
+        # Parts arrive out of order, so the length alone would promise too much.
+        found = (min(stat.st_size, stat.st_blocks * 512) for stat in list_files(staging).values())
+        counts[job] = counts.get(job, 0) + sum(found)
     return counts
-
-
-def _count_bytes(staging: int) -> int:
-    total = 0
-    for _, _, names, folder in os.fwalk(".", dir_fd=staging):
-        for name in names:
-            with suppress(OSError):
-                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                # Parts arrive out of order, so the length alone would promise too much.
-                total += min(found.st_size, found.st_blocks * 512)
-    return total

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from laion_fmri.folder.guard import make_own_folder
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
-from laion_fmri.run.rules import Rules, load_rules
+from laion_fmri.run.rules import Rules, is_dry_run, load_rules
 from laion_fmri.run.run_folder import TABLE, RunFolder, write_stamp
 from laion_fmri.selection.table import compare
 from laion_fmri.settings import Settings, read_config
@@ -72,6 +73,8 @@ class Modules:
         if self._workflow() is not process.workflow:
             self._workflow, self._opened = weakref.ref(process.workflow), []
         settings = read_config(config)
+        if is_dry_run(sys.argv):  # which writes nothing, whoever has written the configuration
+            settings = replace(settings, save_manifest=None)
         data_dir, rule_dir = _choose_data_dir(settings, process.resolve_path)
         others = self._find_same(data_dir)
         module = _open(config, settings, data_dir, rule_dir, process, others)

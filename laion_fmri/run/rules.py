@@ -115,7 +115,7 @@ class Rules:
         if job.prefix is None:
             return f"fetch {job.objects[0][0]} ({size})"
         text = f"fetch {len(job.objects):,} objects below {job.prefix or 'the root'} ({size})"
-        if not _is_dry_run(sys.argv):
+        if not is_dry_run(sys.argv):
             return text
         return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
 
@@ -144,6 +144,6 @@ def find_job(rule: str) -> str:
     return "object" if "fetch_object" in rule else rule
 
 
-def _is_dry_run(argv: Sequence[str]) -> bool:
+def is_dry_run(argv: Sequence[str]) -> bool:
     """Whether Snakemake's command line asks for a dry run, which it does not tell its rules."""
     return any(re.fullmatch("--dry-?run|-[a-zA-Z]{0,3}n[a-zA-Z]{0,3}", word) for word in argv)

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -71,7 +72,7 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
     Raises
     ------
     ManifestError
-        If `file` cannot be written.
+        If `file` cannot be written, or something else is there than a manifest.
     """
     where = {"bucket": bucket.name, "endpoint_url": bucket.endpoint_url} if bucket else {}
     about = {name: value for name, value in where.items() if value is not None}
@@ -84,6 +85,7 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
     for entry in sorted(entries, key=lambda entry: entry.key):
         time = _format_time(entry.last_modified)
         writer.writerow([entry.key, entry.size, entry.etag, time, entry.sha256 or ""])
+    _check_place(Path(file))
     try:
         write_atomically(Path(file), text.getvalue())
     except OSError as error:
@@ -91,6 +93,21 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
             f"the manifest {file} cannot be written: {error.strerror}; name a file in a folder that"
             " exists and can be written"
         ) from None
+
+
+def _check_place(file: Path) -> None:
+    """Refuse to replace anything but a manifest: a configuration may come from somebody else."""
+    if flaw := find_flaw(file.name):
+        raise ManifestError(f"{file} {flaw}; name another file for the manifest")
+    try:
+        is_file, start = file.is_file(), b""
+        if is_file:
+            with file.open("rb") as found:
+                start = found.read(2)
+    except OSError:  # the attempt to write will say why
+        return
+    if os.path.lexists(file) and not (is_file and start in (b"", b"# ")):
+        raise ManifestError(f"{file} exists and is not a manifest; name another file for it")
 
 
 def parse_manifest(file: StrPath) -> tuple[list[Entry], dict[str, Any]]:

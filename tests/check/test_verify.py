@@ -703,7 +703,7 @@ def test_the_command_names_each_bad_file_in_a_line(data, tiny_objects):
     assert expected == [line.split(": ")[:3] for line in errors]
     assert "--repair" in repair_hint
     assert "laion-fmri download" in download_hint
-    assert r"bucket, and left alone: 'derivatives/atlases/sub-03/odd\nname'" in done.stdout
+    assert r"bucket, and left alone: derivatives/atlases/sub-03/odd\nname" in done.stdout
     assert "1 ok, 1 corrupt, 1 partial, 1 missing, 1 extra" in done.stdout.splitlines()[-1]
     assert done.returncode == 1
     quiet = run_command("verify", "--subject", "sub-03", "--quiet")

@@ -38,6 +38,7 @@ from laion_fmri.errors import (
     SelectionWarning,
     SubjectNotFoundError,
 )
+from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.manifest import Entry, read_manifest, write_manifest
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest_run import find_table
@@ -79,7 +80,12 @@ def entries(draw) -> Entry:
 
 
 HOURS = st.integers(-12, 14)
-UNIQUE = st.lists(entries(), min_size=1, max_size=8, unique_by=lambda entry: entry.key)
+UNIQUE = st.lists(
+    entries().filter(lambda entry: is_safe_key(entry.key)),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda entry: entry.key,
+)
 
 
 @given(UNIQUE.filter(lambda made: all(2 < entry.last_modified.year < 9998 for entry in made)))
@@ -194,9 +200,24 @@ def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(ManifestError, match="No such file or directory"):
         write_manifest(tmp_path / "no" / "keys.tsv", [])
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ManifestError, match="Is a directory"):
+    with pytest.raises(ManifestError, match="exists and is not a manifest"):
         write_manifest(tmp_path / "folder", [])
     assert list_all(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("content", ["export PATH=/bin\n", "{}", "\0"])
+def test_only_a_manifest_is_replaced(tmp_path, content):
+    """Whatever a configuration names: files of the user's stay, and a shell reads none."""
+    file = tmp_path / "notes.txt"
+    file.write_text(content)
+    with pytest.raises(ManifestError, match="exists and is not a manifest; name another file"):
+        write_manifest(file, [])
+    assert file.read_text() == content
+    with pytest.raises(ManifestError, match="a shell, Python or Snakemake would run"):
+        write_manifest(tmp_path / ".bash_profile", [])
+    write_manifest(tmp_path / "keys.tsv", [])
+    write_manifest(tmp_path / "keys.tsv", [])
+    assert list_all(tmp_path) == ["keys.tsv", "notes.txt"]
 
 
 def test_checksums_of_files(tmp_path):

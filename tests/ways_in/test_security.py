@@ -316,8 +316,11 @@ def start(lab: Lab, user: int, home: Path) -> subprocess.Popen[str]:
     """Start a download by one of the two users, in a process group of its own."""
     names = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "LOGNAME": str(user)}
     return subprocess.Popen(
-        [*become(user, read=True), sys.executable, "-m", "laion_fmri", "download"]
-        + ["--subject", "03", "--data-dir", str(lab.data)],
+        [
+            *become(user, read=True),
+            *(sys.executable, "-m", "laion_fmri", "download", "--subject", "03"),
+            *("--data-dir", str(lab.data)),
+        ],
         env=os.environ | lab.settings | names | {"XDG_CACHE_HOME": str(home / "cache")},
         cwd=home,
         umask=0o002,

@@ -2,6 +2,7 @@ import atexit
 
 from snakemake.exceptions import WorkflowError
 
+from laion_fmri.base.text import spell
 from laion_fmri.errors import LaionFmriError
 from laion_fmri.run.pipeline_modules import MODULES, Process, close_module, open_nothing
 from laion_fmri.run.plan import Crew
@@ -70,7 +71,7 @@ def describe_object(wildcards):
 def tell(texts):
     """Say something to whoever has started Snakemake."""
     for text in texts:
-        print(f"laion-fmri: {text}", file=sys.stderr)
+        print(f"laion-fmri: {spell(text)}", file=sys.stderr)
 
 
 def end_run(module):
