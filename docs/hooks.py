@@ -29,6 +29,7 @@ def make_pages() -> dict[str, str]:
         "reference/command.md": make_command_page(),
         "reference/configuration.md": make_configuration_page(),
         "promises.md": make_promises_page(),
+        "security.md": (ROOT / "SECURITY.md").read_text().replace("](docs/", "]("),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
     }
 

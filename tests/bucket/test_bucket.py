@@ -17,6 +17,7 @@ from faults import serve_faults
 from helpers import run_command
 
 from laion_fmri.bucket import client as client_module
+from laion_fmri.bucket import listing
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.discovery import get_subjects
 from laion_fmri.errors import BucketError, ConfigError, LaionFmriError, SelectionWarning
@@ -166,14 +167,25 @@ OBJECT = (
 
 
 @contextmanager
-def answering(answer: Callable[[dict[str, str]], str], context: ssl.SSLContext | None = None):
-    """Serve on loopback what `answer` makes of the query of each request; yield the endpoint."""
+def answering(
+    answer: Callable[[dict[str, str]], str],
+    context: ssl.SSLContext | None = None,
+    *,
+    status: int = 200,
+    headers: list[str] | None = None,
+):
+    """Serve on loopback what `answer` makes of the query of each request; yield the endpoint.
+
+    The headers of the requests go to the list `headers`.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             query = {name: value[0] for name, value in parse_qs(urlsplit(self.path).query).items()}
             body = answer(query).encode()
-            self.send_response(200)
+            if headers is not None:
+                headers.append(str(self.headers))
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -194,9 +206,10 @@ def answering(answer: Callable[[dict[str, str]], str], context: ssl.SSLContext |
             thread.join()
 
 
-def listed(answer: str) -> list[tuple[str, int]]:
-    """Return key and size of what a listing with this content brings."""
-    with answering(lambda query: f"{HEAD}{answer}</ListBucketResult>") as endpoint:
+def listed(answer: str, status: int = 200) -> list[tuple[str, int]]:
+    """Return key and size of what a listing with this content, or an error, brings."""
+    page = answer if answer.startswith("<Error>") else f"{HEAD}{answer}</ListBucketResult>"
+    with answering(lambda query: page, status=status) as endpoint:
         found = Bucket("laion-fmri", "us-west-2", endpoint).list_objects("x/")
         return [(item.key, item.size) for item in found]
 
@@ -221,6 +234,68 @@ def test_a_listing_that_goes_on_nowhere():
     """A page that is not the last, and does not say which is next, is half a listing."""
     cut_off = OBJECT.format(key="x/a", size=1) + "<IsTruncated>true</IsTruncated>"
     assert "break off" in complain(lambda: listed(cut_off))
+
+
+def test_an_answer_without_an_end(monkeypatch):
+    """Neither a page nor an error text may be of any length."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    filler = f"<Comment>{'x' * 2**20}</Comment>" * 20
+    said = complain(lambda: listed(filler))
+    assert "a page of its listing does not end" in said
+    assert len(said) < 500
+
+
+def test_a_listing_without_an_end(monkeypatch):
+    """New keys on each page, for ever: it is given up at a number that no bucket needs."""
+    monkeypatch.setattr(listing, "MOST_PAGES", 30)
+
+    def answer(query: dict[str, str]) -> str:
+        page = int(query.get("continuation-token", 0))
+        more = f"<NextContinuationToken>{page + 1}</NextContinuationToken>"
+        some = OBJECT.format(key=f"x/{page}", size=page)
+        return f"{HEAD}{some}<IsTruncated>true</IsTruncated>{more}</ListBucketResult>"
+
+    with answering(answer) as endpoint:
+        bucket = Bucket("laion-fmri", "us-west-2", endpoint)
+        assert "lists more than 30 keys below 'x/', and does not end" in complain(
+            lambda: list(bucket.list_objects("x/"))
+        )
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_what_was_not_asked_for_is_left_out(deep):
+    """Stimuli, or a file of the root, do not come with a listing of something else; it is said."""
+    keys = ["x/a", "stimuli/images/1.png", ".bash_profile", "xa", "x/b/c"]
+    page = "".join(OBJECT.format(key=key, size=1) for key in keys)
+    page += "<CommonPrefixes><Prefix>y/</Prefix></CommonPrefixes>"
+    with answering(lambda query: f"{HEAD}{page}</ListBucketResult>") as endpoint:
+        bucket = Bucket("laion-fmri", "us-west-2", endpoint)
+        number = 4 if deep else 5
+        with pytest.warns(SelectionWarning, match=f"lists {number} keys that are not below 'x/'"):
+            found = [item.key for item in bucket.list_objects("x/", deep=deep)]
+    assert found == (["x/a", "x/b/c"] if deep else ["x/a"])
+
+
+def test_what_a_server_says_is_spelled():
+    """No escape, no sign of direction and no C1 control reaches a terminal; and it is cut."""
+    code = "Bad\u202eCode\u009b31m" + "y" * 5000
+    error = f"<Error><Code>{code}</Code><Message>x</Message></Error>"
+    said = complain(lambda: listed(error, status=400))
+    assert said.isprintable()
+    assert r"Bad\u202eCode\x9b31m" in said
+    assert len(said) < 800
+
+
+def test_nothing_of_the_environment_is_told(monkeypatch):
+    """Where it runs is nobody's business."""
+    monkeypatch.setenv("AWS_EXECUTION_ENV", "secret-place")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "secret-function")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-secret-trace")
+    seen: list[str] = []
+    with answering(lambda query: f"{HEAD}</ListBucketResult>", headers=seen) as endpoint:
+        list(Bucket("laion-fmri", "us-west-2", endpoint).list_objects("x/"))
+    assert "laion-fmri/" in seen[0]
+    assert "secret" not in seen[0]
 
 
 def test_an_empty_page_is_not_the_end():

@@ -20,6 +20,7 @@ import pytest
 from helpers import REPO, find_aws, read_tree, wrap_aws
 
 from laion_fmri.bucket.listing import Bucket
+from laion_fmri.fetch.aws import make_environment
 from laion_fmri.fetch.job import PROGRAM, Job, JobSpec
 from laion_fmri.fetch.outcomes import read_outcomes
 from laion_fmri.folder import staging
@@ -96,7 +97,7 @@ def fetch(serving):
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         record = Path(job.run_dir, "outcomes", "job.jsonl")
         lines = record.read_text().splitlines() if record.exists() else []
-        said = [json.loads(line) for line in lines]
+        said = [json.loads(line) for line in lines if '"waiting"' not in line]
         assert list(Path(job.data_dir, ".laion_fmri", "partial").iterdir()) == []
         outcomes = {line["key"]: line["outcome"] for line in said}
         reasons = {line["key"]: line["reason"] for line in said}
@@ -566,3 +567,73 @@ def test_a_job_that_is_tried_again_reads_past_a_broken_record(fetch, make_job, s
         C: "fetched",
     }
     assert [requests_for(serving, key) for key in (A, B, C)] == [1, 1, 1]
+
+
+def test_an_object_that_does_not_end(make_stub, fetch, make_job, tmp_path):
+    """More bytes than were listed end its transfer; its mates come by another run of aws."""
+    body = f"""
+to.mkdir(exist_ok=True)
+if attempt == 1:
+    with open(to / 'endless.1a2b3c4d', 'wb') as file:
+        for _ in range(600):
+            file.write(b'x' * 100_000)
+            file.flush()
+            time.sleep(0.05)
+(to / {C.removeprefix(FOLDER)!r}).write_bytes({OBJECTS[C]!r})
+"""
+    endless = FOLDER + "endless"
+    job = make_job([endless, C], FOLDER, ["*"])
+    sizes = (endless, 500), (C, len(OBJECTS[C]))
+    job = replace(job, job=replace(job.job, objects=sizes))
+    done = fetch(job, make_stub(body))
+    assert done.outcomes == {endless: "failed", C: "fetched"}
+    assert "more bytes arrive than were listed" in done.reasons[endless]
+    assert {C: OBJECTS[C]} == read_tree(tmp_path / "data")
+    assert len(make_stub.calls()) == 2
+
+
+def test_what_aws_says_is_spelled_and_cut(make_stub, fetch, make_job):
+    """Whatever a server has it say, and however much: nothing of it moves a cursor."""
+    evil = "\\x1b]0;owned\\x07\\u202e\\x9b31m"
+    stub = make_stub(f"sys.stderr.write('download failed: {evil}' + 'y' * 5_000_000)\nsys.exit(1)")
+    done = fetch(make_job([A]), stub)
+    assert done.outcomes == {A: "failed"}
+    assert done.reasons[A].isprintable()
+    assert r"\x1b]0;owned\x07\u202e\x9b31m" in done.reasons[A]
+    assert len(done.reasons[A]) < 600
+    assert len(done.stderr) < 20_000
+    assert "\x1b" not in done.stderr
+
+
+def test_a_server_that_talks_of_a_full_disk(make_stub, fetch, make_job):
+    """Only the system can say so: the message of S3 is the reason of one object."""
+    text = "An error occurred (Odd) when calling the GetObject operation: [Errno 28] No space left"
+    stub = make_stub(f"sys.stderr.write('fatal error: {text}')\nsys.exit(1)")
+    done = fetch(make_job([A]), stub)
+    assert "Odd" in done.reasons[A]
+    assert "needs room" not in done.reasons[A]
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_an_empty_bundle_of_certificates_is_not_passed_on(name, value, monkeypatch, tmp_path):
+    """It would turn the check of certificates off in some versions of aws."""
+    monkeypatch.setenv(name, value)
+    assert name not in make_environment(tmp_path)
+    monkeypatch.setenv(name, "/etc/ssl/own.pem")
+    assert make_environment(tmp_path)[name] == "/etc/ssl/own.pem"
+
+
+def test_a_claim_that_nobody_gives_up(make_stub, fetch, make_job, tmp_path):
+    """Whoever shares the folder can hold one for ever: it is said, and at last the object comes."""
+    (tmp_path / "data").mkdir()
+    hold = "import sys; from laion_fmri.folder.claims import Claims\n"
+    hold += "print(Claims(sys.argv[1]).take(sys.argv[2:]), flush=True); sys.stdin.read()"
+    quick = QUICK.replace("BACKOFF = 0.01", "QUIET, transfer.PATIENCE = 0.1, 1.5")
+    command = [sys.executable, "-c", hold, str(tmp_path / "data"), A]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert A.encode() in other.stdout.readline()
+        done = fetch(make_job([A]), start=(sys.executable, "-c", quick))
+        other.stdin.close()
+    assert (done.status, done.outcomes) == (0, {A: "fetched"})
+    assert "waiting for another run that is fetching it: 1 objects" in done.stderr

@@ -127,3 +127,84 @@ def test_a_transfer_is_called_by_its_path():
         [sys.executable, "-I", PACKAGE / "transfer.py"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, "IndexError" in done.stderr) == (1, True)
+
+
+#: Calls that make, change, move or remove something by its path.
+BY_PATH = {
+    "os": {"open", "mkdir", "makedirs", "rename", "replace", "link", "symlink", "unlink", "remove"}
+    | {"rmdir", "removedirs", "chmod", "chown", "utime", "truncate", "mkfifo"},
+    "shutil": {"rmtree", "move", "copy", "copyfile", "copy2", "copytree"},
+    "tempfile": {"mkstemp", "mkdtemp"},
+}
+#: The same as methods of a path; ``replace`` with one argument.
+METHODS = {"write_text", "write_bytes", "mkdir", "unlink", "rename", "replace", "rmdir", "touch"}
+METHODS |= {"hardlink_to", "symlink_to", "chmod"}
+FOLDERS = ("dir_fd", "src_dir_fd", "dst_dir_fd")
+#: What may name a path, since it is not in a shared folder, or the user's own choice: the folder of
+#: a run, which belongs to the user alone, the pipeline's own folder, and the data directory itself.
+OWN = {
+    "folder.guard": {"Mirror.__init__", "make_own_folder", "read_own_file"},
+    "check.removal": {"Folders.__init__"},
+    "fetch.outcomes": {"record_outcome"},
+    "fetch.transfer": {"Transfer.run", "Transfer._run_aws", "Transfer._stop_run"},
+    "run.run_folder": {"RunFolder.save", "make_run_dir", "write_stamp"},
+    "run.process": {"run_workflow", "_clean_up"},
+    "run.listing": {"Listing.subjects", "Listing._look"},
+    "run.loader": {"main"},
+    "run.pipeline_modules": {"_choose_data_dir"},
+}
+
+
+def find_calls_by_path(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield the function, and the text, of each call that could follow a link to anywhere."""
+
+    def visit(node: ast.AST, where: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            where = f"{where}.{node.name}".lstrip(".")
+        if isinstance(node, ast.Call) and is_by_path(node):
+            yield where, ast.unparse(node)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, where)
+
+    yield from visit(ast.parse(file.read_text()), "")
+
+
+def is_by_path(call: ast.Call) -> bool:
+    """Whether a call makes, changes, moves or removes something that it names by a path."""
+    if any(keyword.arg in FOLDERS for keyword in call.keywords):
+        return False
+    called = call.func
+    modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    writes = any(set(mode) & set("wax+") and len(mode) < 4 for mode in modes)
+    if isinstance(called, ast.Name):
+        is_open = called.id == "open" and writes
+        # What was opened by a descriptor is only given a buffer.
+        opened = call.args and isinstance(call.args[0], (ast.Call, ast.Name))
+        return called.id == "write_atomically" or (is_open and not opened)
+    if not isinstance(called, ast.Attribute):
+        return False
+    if isinstance(called.value, ast.Name) and called.value.id in BY_PATH:
+        return called.attr in BY_PATH[called.value.id]
+    if called.attr == "open":
+        return writes
+    return called.attr in METHODS and not (called.attr == "replace" and len(call.args) != 1)
+
+
+def test_nothing_in_a_shared_folder_is_named_by_its_path():
+    """In the rooms that touch data directories, all goes by open folders, or is named above."""
+    found: dict[str, set[str]] = {}
+    for name, file in list_modules().items():
+        if name.split(".")[0] in ("folder", "fetch", "run", "check"):
+            for where, _ in find_calls_by_path(file):
+                found.setdefault(name, set()).add(where)
+    assert found == OWN
+
+
+def test_the_check_for_paths_finds_them(tmp_path):
+    """It can fail."""
+    file = tmp_path / "module.py"
+    file.write_text(
+        "def f(p):\n    os.unlink(p)\n    p.write_text('')\n    open('x', 'w')\n"
+        "    p.replace(p)\n    os.rename(p, p, src_dir_fd=1)\n    'a'.replace('a', 'b')\n"
+    )
+    assert len(list(find_calls_by_path(file))) == 4
