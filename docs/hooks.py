@@ -38,7 +38,7 @@ def make_promises_page() -> str:
     """Return the section of the README about promises as a page of its own."""
     title = "What is promised, and what is not"
     section = (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2]
-    section = section.partition("\n## ")[0]
+    section = section.partition("\n## ")[0].replace("](SECURITY.md)", "](security.md)")
     return (
         f"# {title}\n{section}\n"
         "More on the last two: [check the content](how-to/verify.md) and [the same again, "

@@ -28,6 +28,7 @@ NOT_RUN = {
     "a SLURM cluster": "test_slurm.py runs the same on one",
     "Docker": "test_container.py runs the commands of the Dockerfile",
     "Apptainer": "test_container.py runs the commands of the definition",
+    "a group": "test_security.py shares such folders between two users",
 }
 #: Programs in whose place stand_in.py looks over what they are asked for.
 STAND_INS = ("pip", "uv", "pipx", "conda", "make", "aws")
