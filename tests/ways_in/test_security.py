@@ -153,13 +153,14 @@ def test_a_state_folder_that_is_a_link(lab):
     assert before == lab.see()
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o077])
 @pytest.mark.parametrize("name", ["partial", "kept", "corrupt", "alive", "runs"])
-def test_a_part_of_the_state_that_is_a_link(lab, name):
+def test_a_part_of_the_state_that_is_a_link(lab, name, umask):
     """Nothing is swept, moved or written through it: neither by a download nor by a repair."""
     before = lab.see()
     lab.attacker(f'{PLANT}; ln -s "$HOME_OF_VICTIM" .laion_fmri/{name}')
     for words in (("download", "--subject", "03"), ("verify", "--repair")):
-        done = lab.victim(*words, "--data-dir", lab.data)
+        done = lab.victim(*words, "--data-dir", lab.data, umask=umask)
         assert "Traceback" not in done.stderr
         assert before == lab.see()
     modes = {path.name: oct(path.stat().st_mode) for path in lab.home.iterdir()}
