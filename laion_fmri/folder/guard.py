@@ -97,7 +97,7 @@ class Mirror:
         return real.removeprefix(f"{top}/") if real.startswith(f"{top}/") else None
 
 
-class State:
+class StateFolder:
     """Our own folder in a data directory, open and checked: see :func:`open_state`."""
 
     def __init__(self, folder: int, path: str) -> None:
@@ -133,7 +133,7 @@ class State:
 
 
 @contextlib.contextmanager
-def open_state(data_dir: StrPath, *, make: bool = True) -> Iterator[State]:
+def open_state(data_dir: StrPath, *, make: bool = True) -> Iterator[StateFolder]:
     """Open our own folder in `data_dir`; FileNotFoundError if it is missing and not to be made.
 
     Raises DataDirError if it is a link, or if any user could swap what is in it.
@@ -142,7 +142,7 @@ def open_state(data_dir: StrPath, *, make: bool = True) -> Iterator[State]:
         path = os.path.join(mirror.path, STATE_DIR)  # noqa: PTH118 - only for messages
         folder = _enter(mirror.top, STATE_DIR, mirror.path, like=mirror.top if make else None)
     try:
-        yield State(folder, path)
+        yield StateFolder(folder, path)
     finally:
         os.close(folder)
 

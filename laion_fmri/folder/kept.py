@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from laion_fmri.base.files import StrPath
 from laion_fmri.folder.guard import (
     Mirror,
-    State,
+    StateFolder,
     list_names,
     open_file,
     open_state,
@@ -95,7 +95,7 @@ def clear_up(data_dir: StrPath) -> None:
                 remove_tree(state.folder, KEPT)
 
 
-def put_back(state: State, name: str, mirror: Mirror) -> None:
+def put_back(state: StateFolder, name: str, mirror: Mirror) -> None:
     """Move the files in a folder of our state to where they belong, and drop what is there already.
 
     Only files go, to where an object can be: whoever shares the folder may have put anything there.

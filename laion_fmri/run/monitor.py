@@ -32,7 +32,7 @@ class Progress(NamedTuple):
 
 
 class State(NamedTuple):
-    """The same of a run that fetches; how many files have failed, and what is under way."""
+    """The same of a run that fetches; what has failed, is under way, and waits."""
 
     files: int
     total_files: int
@@ -40,6 +40,7 @@ class State(NamedTuple):
     total_bytes: int
     failed: int = 0
     running: tuple[Running, ...] = ()
+    waiting: int = 0  # files that another run is fetching
 
 
 class Monitor:
@@ -59,6 +60,7 @@ class Monitor:
         self._files: Counter[str] = Counter()  # fetched, by job
         self._bytes: Counter[str] = Counter()
         self._failed = 0
+        self._waiting: set[str] = set()
 
     def measure(self) -> State:
         """Look at the disk and return how far the run is."""
@@ -78,6 +80,7 @@ class Monitor:
             self._total,
             self._failed,
             tuple(running),
+            len(self._waiting),
         )
 
     def _note(self, key: str, outcome: str) -> None:
@@ -87,7 +90,9 @@ class Monitor:
             return
         self._outcomes[key] = outcome
         if outcome == WAITING:
+            self._waiting.add(key)
             return
+        self._waiting.discard(key)
         step = (outcome == "fetched") - (before == "fetched")
         home = self._homes.get(key, "")
         self._files[home] += step

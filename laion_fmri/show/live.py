@@ -77,6 +77,7 @@ def _make_header(now: State, pace: Pace, width: int) -> Text:
     parts = [
         (f"{now.files:,}/{now.total_files:,} files", "bold"),
         (f"{now.failed:,} failed" if now.failed else "", "bold red"),
+        (f"{now.waiting:,} wait for another run" if now.waiting else "", "yellow"),
         share,
         (format_rate(pace) or "starting", "cyan"),
         (format_left(now, pace), ""),

@@ -72,6 +72,7 @@ def make_sentence(now: State, pace: Pace) -> str:
         format_rate(pace) or "nothing has arrived yet",
         f"about {left}" if left else "",
         f"{now.failed:,} failed" if now.failed else "",
+        f"{now.waiting:,} wait for another run" if now.waiting else "",
     ]
     return ", ".join(filter(None, parts))
 

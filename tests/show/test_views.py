@@ -40,11 +40,12 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
 from laion_fmri.bucket.listing import ListedObject
 from laion_fmri.commands.download import group_rows
+from laion_fmri.fetch.outcomes import Outcome, record_outcome
 from laion_fmri.run.monitor import Monitor, Running, State
 from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.show.live import make_screen
-from laion_fmri.show.pace import Pace, find_pause, format_left
+from laion_fmri.show.pace import Pace, find_pause, format_left, make_sentence
 
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
 #: Takes some seconds: it is large enough for its bytes to be seen on disk before it has arrived.
@@ -530,6 +531,23 @@ def test_monitor_reads_what_is_added(tmp_path):
     (staging / "objects" / "3.0a1b2c3d").unlink()
     assert count() == (3, 300, 0)
     assert count() == (3, 300, 0)
+
+
+def test_waiting_for_another_run_is_said(tmp_path):
+    """It is no failure, and over once the file is here."""
+    from laion_fmri.run.jobs import Job
+
+    rows = [make_row(key, 100) for key in ("a/1", "a/2")]
+    jobs = [Job("batch_1", "a/", ("*",), tuple((row.key, row.size) for row in rows))]
+    monitor = Monitor(Stub(str(tmp_path), str(tmp_path / "run"), jobs), rows)
+    for row in rows:
+        record_outcome(tmp_path / "run" / "outcomes" / "x.jsonl", row.key, Outcome("waiting", "w"))
+    now = monitor.measure()
+    assert (now.failed, now.waiting) == (0, 2)
+    assert "2 wait for another run" in make_sentence(now, Pace())
+    assert "2 wait for another run" in make_screen(now, Pace(), 100, 5)[0].plain
+    record_outcome(tmp_path / "run" / "outcomes" / "x.jsonl", "a/1", Outcome("fetched", ""))
+    assert monitor.measure().waiting == 1
 
 
 def test_rate_is_that_of_the_last_seconds():
