@@ -149,17 +149,17 @@ def open_state(data_dir: StrPath, *, make: bool = True) -> Iterator[StateFolder]
 
 def check_state(data_dir: StrPath) -> None:
     """Raise DataDirError if part of our state in `data_dir` is not what it has to be."""
-    with contextlib.suppress(FileNotFoundError), open_state(data_dir, make=False) as state:
+    # What may not be looked into is not used either, as in a folder that is only read.
+    unused = (FileNotFoundError, PermissionError)
+    with contextlib.suppress(*unused), open_state(data_dir, make=False) as state:
         for name in FOLDERS:
-            with contextlib.suppress(FileNotFoundError), state.enter(name, make=False):
+            with contextlib.suppress(*unused), state.enter(name, make=False):
                 pass
         for name in FILES:
-            with contextlib.suppress(FileNotFoundError):
-                found = os.stat(name, dir_fd=state.folder, follow_symlinks=False)
-                if not stat.S_ISREG(found.st_mode):
-                    raise _refuse(
-                        f"{state.path}/{name}", f"{_tell_kind(found.st_mode)}, not a file"
-                    )
+            with contextlib.suppress(*unused):
+                kind = os.stat(name, dir_fd=state.folder, follow_symlinks=False).st_mode
+                if not stat.S_ISREG(kind):
+                    raise _refuse(f"{state.path}/{name}", f"{_tell_kind(kind)}, not a file")
 
 
 def _enter(above: int, name: str, path: str, *, like: int | None) -> int:

@@ -22,6 +22,7 @@ from typing import Any, Self
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import Facts
+from laion_fmri.errors import DataDirError
 from laion_fmri.fetch.job import Job, JobSpec
 from laion_fmri.folder.disk_space import STOP
 from laion_fmri.folder.guard import Mirror, make_own_folder, read_own_file
@@ -75,7 +76,15 @@ class RunFolder:
 
     def save(self) -> None:
         """Write everything; what an earlier run of the same folder has recorded goes."""
-        folder = Path(self.path)
+        try:
+            self._save(Path(self.path))
+        except OSError as error:
+            raise DataDirError(
+                f"the run cannot be written to {self.path}: {error.strerror}; make room on its "
+                "disk, or, for runs of the command, set XDG_STATE_HOME to another folder"
+            ) from None
+
+    def _save(self, folder: Path) -> None:
         shutil.rmtree(folder / "outcomes", ignore_errors=True)
         (folder / STOP).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,15 +129,23 @@ def make_run_dir(data_dir: Path) -> Path:
 
     # Unix on every system: $XDG_STATE_HOME is documented for macOS as well.
     home = Unix("laion_fmri").user_state_path
-    try:
-        make_own_folder(home)
-    except PermissionError:  # the user of a container may not have one
-        home = Path(tempfile.gettempdir(), f"laion_fmri-{os.geteuid()}")
-        make_own_folder(home)
-    folder = home / hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
-    folder.mkdir(exist_ok=True)
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return Path(tempfile.mkdtemp(prefix=f"{started}-", dir=folder))
+    # The user of a container may have no home, and a home may be full.
+    spare = Path(tempfile.gettempdir(), f"laion_fmri-{os.geteuid()}")
+    for place in (home, spare):
+        try:
+            make_own_folder(place)
+            (place / digest).mkdir(exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"{started}-", dir=place / digest))
+        except DataDirError:
+            raise
+        except OSError as error:
+            reason = error.strerror
+    raise DataDirError(
+        f"the folder of a run cannot be made in {home} or {spare}: {reason}; set "
+        "XDG_STATE_HOME to a folder of yours with room in it"
+    )
 
 
 def write_stamp(run_dir: str, data_dir: str, partial: Iterable[str]) -> None:

@@ -147,7 +147,7 @@ OWN = {
     "check.removal": {"Folders.__init__"},
     "fetch.outcomes": {"record_outcome"},
     "fetch.transfer": {"Transfer.run", "Transfer._run_aws", "Transfer._stop_run"},
-    "run.run_folder": {"RunFolder.save", "make_run_dir", "write_stamp"},
+    "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
     "run.process": {"run_workflow", "_clean_up"},
     "run.listing": {"Listing.subjects", "Listing._look"},
     "run.loader": {"main"},

@@ -160,6 +160,19 @@ def test_a_job_is_read_from_a_folder_of_the_user_alone(tmp_path):
         make_own_folder(tmp_path / "link")
 
 
+def test_a_home_that_cannot_be_written(tiny, tiny_objects, tmp_path):
+    """The folder of the run is then in the temporary folder, and belongs to the user alone."""
+    (tmp_path / "home").write_text("a file")
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "data").mkdir()
+    settings = {"XDG_STATE_HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp"}
+    done = run_command("download", "--subject", "03", "--data-dir", tmp_path / "data", **settings)
+    assert done.returncode == 0, done.stderr
+    assert tiny_objects == read_tree(tmp_path / "data")
+    (own,) = (tmp_path / "tmp").glob("laion_fmri-*")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+
+
 def test_a_scratch_file_is_never_written_through_a_link(tmp_path, monkeypatch):
     """Even if somebody could guess its name."""
     target, private = tmp_path / "keys.tsv", tmp_path / "private"
