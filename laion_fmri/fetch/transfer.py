@@ -47,6 +47,9 @@ QUIET, PATIENCE = 10.0, 3600.0
 MOST_REASON = 500
 #: What aws adds to the name of a file until it is complete.
 SCRATCH = re.compile(r"\.[0-9A-Za-z]{8}\Z")
+#: Bytes beyond those that were listed at which an object is given up while it arrives. Less is
+#: judged in the end, by its time: an object that was replaced by a larger one does not stop aws.
+EXCESS = aws.PART
 #: What is noted of an object that a recursive copy passes over without a message.
 UNLISTED = "not in the listing that aws has made"
 
@@ -189,7 +192,7 @@ class Transfer:
         found = list_files(self.staging.folder)
         for name, stat in found.items():
             key = self._find_key(name) or self._find_key(SCRATCH.sub("", name))
-            if key in self.wanted and stat.st_size > self.sizes[key]:
+            if key in self.wanted and stat.st_size > self.sizes[key] + EXCESS:
                 self._settle(key, "failed", f"{CHANGED}: more bytes arrive than were listed")
                 self.is_cut = True
         if self.is_cut:

@@ -575,10 +575,11 @@ def test_an_object_that_does_not_end(make_stub, fetch, make_job, tmp_path):
 to.mkdir(exist_ok=True)
 if attempt == 1:
     with open(to / 'endless.1a2b3c4d', 'wb') as file:
-        for _ in range(600):
-            file.write(b'x' * 100_000)
+        for _ in range(60):
+            file.write(b'x' * 1_000_000)
             file.flush()
             time.sleep(0.05)
+    time.sleep(20)
 (to / {C.removeprefix(FOLDER)!r}).write_bytes({OBJECTS[C]!r})
 """
     endless = FOLDER + "endless"

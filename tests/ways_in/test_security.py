@@ -153,8 +153,10 @@ def test_a_state_folder_that_is_a_link(lab):
     assert before == lab.see()
 
 
-@pytest.mark.parametrize("umask", [0o002, 0o077])
-@pytest.mark.parametrize("name", ["partial", "kept", "corrupt", "alive", "runs"])
+@pytest.mark.parametrize(
+    ("name", "umask"),
+    [("partial", 0o002), ("partial", 0o077), ("kept", 0o002), ("corrupt", 0o002), ("alive", 0o002)],
+)
 def test_a_part_of_the_state_that_is_a_link(lab, name, umask):
     """Nothing is swept, moved or written through it: neither by a download nor by a repair."""
     before = lab.see()
