@@ -1,6 +1,5 @@
 """Sizes, in decimal units, times and names as a person reads them; near misses of names."""
 
-import difflib
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -69,6 +68,8 @@ def shorten(text: str, width: int) -> str:
 
 def find_near(value: str, existing: Iterable[str]) -> list[str]:
     """Return up to three of `existing` that `value` may have meant, sorted."""
+    import difflib
+
     known = list(existing)
     folded = value.casefold()
     alike = {name for name in known if folded in name.casefold()}
@@ -81,6 +82,8 @@ def find_near(value: str, existing: Iterable[str]) -> list[str]:
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean ...? `` for the name of an option, or nothing."""
+    import difflib
+
     near = difflib.get_close_matches(name.casefold(), list(known), n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 

@@ -1,10 +1,12 @@
-"""What a fetch job is, and everything that its transfer has to know, as the run writes it down."""
+"""What a fetch job is, and everything that its transfer has to know, as the run writes it down.
+
+Named tuples, since every transfer loads this: dataclasses would add 7 ms to its 30.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 MIB = 2**20
 #: What an object costs beside its bytes, in bytes that could have been moved in that time: 2.7 ms
@@ -22,8 +24,7 @@ PROGRAM = Path(__file__).parents[1] / "transfer.py"
 Item = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What one aws process fetches: a batch of objects, or a single one.
 
     The keys of a batch, and no others, match one of `patterns` and none of `exclusions`.
@@ -57,8 +58,7 @@ class Job:
         return self.work < BATCH_COST and self.prefix is None
 
 
-@dataclass(frozen=True)
-class JobSpec:
+class JobSpec(NamedTuple):
     """A job, and what else its transfer has to know; written by the run."""
 
     job: Job
@@ -73,7 +73,7 @@ class JobSpec:
 
     def to_json(self) -> str:
         """Return it as text for :meth:`from_json`."""
-        return json.dumps(asdict(self))
+        return json.dumps(self._asdict() | {"job": self.job._asdict()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

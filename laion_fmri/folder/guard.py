@@ -9,7 +9,6 @@ has to be a file. Only the standard library, since transfers need it.
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -241,7 +240,7 @@ def read_file(folder: int, name: str, most: int = 2**20) -> bytes:
 
 def write_file(folder: int, name: str, text: str) -> None:
     """Write the file `name` in an open folder, whole or not at all; all may read it."""
-    scratch = f"{name}.{secrets.token_hex(8)}.tmp"
+    scratch = f"{name}.{os.urandom(8).hex()}.tmp"
     made = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE, 0o644, dir_fd=folder)
     try:
         with open(made, "w", encoding="utf-8") as file:
@@ -259,7 +258,7 @@ def make_private(above: int, name: str) -> tuple[int, str]:
     The name begins with `name` and cannot be guessed.
     """
     while True:
-        made = f"{name}-{secrets.token_hex(8)}"
+        made = f"{name}-{os.urandom(8).hex()}"
         with contextlib.suppress(FileExistsError):
             os.mkdir(made, 0o700, dir_fd=above)
             break
@@ -278,7 +277,7 @@ def is_own(found: int, above: int) -> bool:
 
 def _find_owner(folder: int) -> int | None:
     """Return whom a file of ours belongs to in `folder`: some file systems say another user."""
-    name = f"owner-{secrets.token_hex(8)}"
+    name = f"owner-{os.urandom(8).hex()}"
     try:
         probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE, 0o600, dir_fd=folder)
     except OSError:

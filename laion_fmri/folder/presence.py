@@ -6,7 +6,6 @@ A run may be killed at any moment, so its sign is a lock, which ends with its pr
 import contextlib
 import fcntl
 import os
-import secrets
 from typing import IO, Any
 
 from laion_fmri.base.files import StrPath
@@ -23,7 +22,7 @@ class Presence:
         self._data_dir = data_dir
         with open_state(data_dir) as state, state.enter(ALIVE) as folder:
             while True:
-                self.name = f"alive-{secrets.token_hex(8)}"
+                self.name = f"alive-{os.urandom(8).hex()}"
                 # Others lock it to see whether it is held, and read nothing from it.
                 flags = os.O_RDWR | os.O_CREAT
                 self._file = os.fdopen(open_file(folder, self.name, flags, 0o644), "w")

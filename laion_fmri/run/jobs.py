@@ -8,7 +8,6 @@ import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import chain, takewhile
 from os.path import commonprefix
 
@@ -56,7 +55,7 @@ def plan_jobs(
         each = workers // max(1, min(processes, len(batches)))
         each = min(each, -(-len(batch.objects) // CONNECTIONS))
         connections = min(2 * CONNECTIONS * each, most)
-        batches[number] = replace(batch, workers=each, connections=connections)
+        batches[number] = batch._replace(workers=each, connections=connections)
     return _add_singles(batches, objects, LARGE)
 
 
@@ -70,7 +69,7 @@ def plan_for_cluster(
     """
     objects = list(objects)
     batches = plan_batches(objects, listed, CLUSTER_JOBS, trees, large=math.inf)
-    batches = [replace(batch, connections=2 * CONNECTIONS) for batch in batches]
+    batches = [batch._replace(connections=2 * CONNECTIONS) for batch in batches]
     return _add_singles(batches, objects, math.inf)
 
 

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ class Rules:
     def describe_single(self, key: str) -> str:
         """Return, as JSON, what the transfer of the single object `key` has to know."""
         spec = self.folder.specify(make_single(key, self.listing.find_size(key) or 0))
-        return replace(spec, max_bandwidth=self.folder.single_bandwidth).to_json()
+        return spec._replace(max_bandwidth=self.folder.single_bandwidth).to_json()
 
     def name_single(self, wildcards: Any) -> str:
         """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""

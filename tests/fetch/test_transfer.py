@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from textwrap import indent
@@ -456,7 +455,7 @@ def test_an_object_of_another_time(fetch, make_job, serving, tmp_path):
     job = make_job([A, C], FOLDER, ["*A_*", "*C_*"])
     listing = Bucket("transfer", "us-west-2", serving.endpoint_url).list_objects(FOLDER)
     modified = {item.key: int(item.last_modified.timestamp()) for item in listing}
-    done = fetch(replace(job, modified={A: modified[A] - 10_000, C: modified[C]}))
+    done = fetch(job._replace(modified={A: modified[A] - 10_000, C: modified[C]}))
     assert done[:2] == (1, {A: "failed", C: "fetched"})
     assert done.reasons[A].startswith("the object has been replaced in the bucket since")
     assert (requests_for(serving, A), list(read_tree(tmp_path / "data"))) == (1, [C])
@@ -585,7 +584,7 @@ if attempt == 1:
     endless = FOLDER + "endless"
     job = make_job([endless, C], FOLDER, ["*"])
     sizes = (endless, 500), (C, len(OBJECTS[C]))
-    job = replace(job, job=replace(job.job, objects=sizes))
+    job = job._replace(job=job.job._replace(objects=sizes))
     done = fetch(job, make_stub(body))
     assert done.outcomes == {endless: "failed", C: "fetched"}
     assert "more bytes arrive than were listed" in done.reasons[endless]

@@ -178,10 +178,7 @@ def test_a_scratch_file_is_never_written_through_a_link(tmp_path, monkeypatch):
     target, private = tmp_path / "keys.tsv", tmp_path / "private"
     private.write_text("secret")
 
-    class Known:
-        hex = "0" * 32
-
-    monkeypatch.setattr("uuid.uuid4", Known)
+    monkeypatch.setattr("os.urandom", bytes)
     (tmp_path / f"keys.tsv.{'0' * 12}.tmp").symlink_to(private)
     with pytest.raises(FileExistsError):
         write_atomically(target, "new")
