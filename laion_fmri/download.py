@@ -7,18 +7,25 @@ from laion_fmri.base.bids import FILTERS
 from laion_fmri.errors import DownloadError
 from laion_fmri.folder.licences import accept_licenses as accept_licenses
 from laion_fmri.run.run import Run
-from laion_fmri.settings import Values, check_workers, read_settings, takes
+from laion_fmri.settings import (
+    PYTHON,
+    Values,
+    check_workers,
+    list_options,
+    read_settings,
+    takes,
+)
 from laion_fmri.show.progress import report_progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@takes(
-    *FILTERS[7:],
-    *("data_dir", "dry_run", "max_bandwidth", "profile", "manifest", "save_manifest"),
-    *("checksums", "space_check", "stall_timeout"),
-)
+#: The options that its signature writes out, in the contract's order; the others follow.
+_WRITTEN_OUT = ("subject", "include_stimuli", "n_jobs")
+
+
+@takes(*FILTERS[7:], *(name for name in list_options(PYTHON) if name not in _WRITTEN_OUT))
 def download(
     subject: Values,
     ses: Values = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,3 +209,68 @@ def test_the_check_for_paths_finds_them(tmp_path):
         "    p.replace(p)\n    os.rename(p, p, src_dir_fd=1)\n    'a'.replace('a', 'b')\n"
     )
     assert len(list(find_calls_by_path(file))) == 4
+
+
+#: Says where an option and an entity that were just added can be seen.
+LOOK = """
+import inspect, sys
+from hooks import make_pages
+from laion_fmri.commands.cli import make_parser
+from laion_fmri.download import download
+from laion_fmri.settings import make_schema, read_config
+from laion_fmri.selection.table import COLUMNS
+name = sys.argv[1]
+words = ["download", "--subject", "03", f"--{name}", "red"]
+pages = make_pages()
+seen = {
+    "argument": name in inspect.signature(download).parameters,
+    "flag": "red" in str(vars(make_parser().parse_args(words))[name]),
+    "schema": name in make_schema()["properties"],
+    "configuration": "red" in str(read_config({"subject": "03", name: "red"})),
+    "command page": f"--{name} " in pages["reference/command.md"],
+    "configuration page": f"`{name}`" in pages["reference/configuration.md"],
+    "column": name in COLUMNS,
+}
+print(*[place for place, is_there in seen.items() if is_there], sep=", ")
+"""
+EVERYWHERE = "argument, flag, schema, configuration, command page, configuration page"
+
+
+@pytest.mark.parametrize(
+    ("module", "after", "line", "expected"),
+    [
+        (
+            "settings.py",
+            "    space_check: bool =",
+            '    colour: str | None = option(kinds.NAME, "a colour of the run, such as red")',
+            EVERYWHERE,
+        ),
+        (
+            "base/bids.py",
+            "    run: Annotated",
+            '    colour: Annotated[str | None, "colours, such as colour-red"] = None',
+            f"{EVERYWHERE}, column",
+        ),
+    ],
+    ids=["option", "entity"],
+)
+def test_one_more_is_one_line(tmp_path, module, after, line, expected):
+    """An option, or an entity, is added in one place; everything else follows."""
+    shutil.copytree(PACKAGE, tmp_path / "laion_fmri", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "CHANGELOG.md", "SECURITY.md"):
+        shutil.copy(REPO / name, tmp_path)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(REPO / "docs" / "hooks.py", tmp_path / "docs")
+    file = tmp_path / "laion_fmri" / module
+    text = file.read_text()
+    assert text.count(after) == 1
+    file.write_text(text.replace(after, f"{line}\n{after}"))
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, "colour"],
+        env={"PYTHONPATH": f"{tmp_path}:{tmp_path}/docs", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == expected, done.stderr
