@@ -7,6 +7,7 @@ An object that is encrypted with a key of its own (SSE-KMS, SSE-C) has an ETag t
 its content, but nobody can read such an object anonymously.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from io import FileIO
 from itertools import chain
+from stat import S_ISREG
 from typing import Any, Self
 
 from laion_fmri.base.files import StrPath
@@ -140,7 +142,7 @@ class Hasher:
 
     def _hash_whole(self, path: StrPath, algorithm: str) -> str:
         state = hashlib.new(algorithm, usedforsecurity=False)
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             for data in self._read(file):
                 state.update(data)
         return state.hexdigest()
@@ -149,7 +151,7 @@ class Hasher:
         self, path: StrPath, start: int, length: int, part_sizes: Collection[int]
     ) -> list[list[bytes]]:
         states = [MultipartMD5(part_size) for part_size in part_sizes]
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             file.seek(start)
             for data in self._read(file, length):
                 for state in states:
@@ -166,6 +168,15 @@ class Hasher:
                 raise CancelledError
             yield buffer[:count]
             left = None if left is None else left - count
+
+
+def open_regular(path: StrPath) -> FileIO:
+    """Open a file to read; raise OSError for what is not one, such as a FIFO, without waiting."""
+    file = FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    if S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is not a file", os.fspath(path))
 
 
 def hash_files(paths: Mapping[str, str]) -> dict[str, str | None]:

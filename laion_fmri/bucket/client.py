@@ -4,10 +4,9 @@ import gc
 import os
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +27,7 @@ _MAKING = threading.Lock()
 
 #: Bytes of an answer, and seconds for it. A page has 1,000 keys of up to 1,024 bytes, each of them
 #: up to six characters long in XML, and 500 bytes about each.
-MOST_BYTES, MOST_SECONDS = 16 * 2**20, 300.0
+MOST_BYTES, MOST_SECONDS = 16 * 2**20, 120.0
 
 
 class NoListingError(Exception):
@@ -56,6 +55,26 @@ class _BoundedSession:
         self._session = session
 
     def send(self, request: Any) -> Any:
+        """Return the answer; in a thread, since a server can send a byte now and then for ever."""
+        done: list[Any] = []
+
+        def work() -> None:
+            try:
+                done.append((self._send(request), None))
+            except BaseException as error:
+                done.append((None, error))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(MOST_SECONDS)
+        if not done:
+            raise TooLongError
+        answer, error = done[0]
+        if error:
+            raise error
+        return answer
+
+    def _send(self, request: Any) -> Any:
         from botocore.awsrequest import AWSResponse
         from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
         from urllib3 import exceptions
@@ -65,12 +84,12 @@ class _BoundedSession:
         request.headers.pop("X-Amzn-Trace-Id", None)
         request.stream_output = True
         answer = self._session.send(request)
-        pieces, size, started = [], 0, time.monotonic()
+        pieces, size = [], 0
         try:
             for piece in answer.raw.stream(2**16):
                 pieces.append(piece)
                 size += len(piece)
-                if size > MOST_BYTES or time.monotonic() - started > MOST_SECONDS:
+                if size > MOST_BYTES:
                     raise TooLongError
         except exceptions.ReadTimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
@@ -161,9 +180,9 @@ def _make_client(region: str, endpoint_url: str | None, certificates: str | bool
 def _parse_time(value: Any) -> datetime:
     """Read the time of an object; botocore's own way, for any format, takes half of a listing."""
     try:
-        return datetime.fromisoformat(value)
+        parsed = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         from botocore.utils import parse_timestamp
 
-        parsed: datetime = parse_timestamp(value)
-        return parsed
+        parsed = parse_timestamp(value)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -79,9 +79,11 @@ class Bucket:
         try:
             for item in self._list(prefix, deep):
                 if not item.get("Key", "/").endswith("/"):
-                    etag = item["ETag"].strip('"')
-                    yield ListedObject(item["Key"], item["Size"], etag, item["LastModified"])
-        except KeyError as error:
+                    etag, size = spell(item["ETag"].strip('"'), MOST_SHOWN), item["Size"]
+                    if not 0 <= size < 2**63:
+                        raise ValueError(f"{item['Key']!r} has {spell(str(size), 30)} bytes")
+                    yield ListedObject(item["Key"], size, etag, item["LastModified"])
+        except (KeyError, ValueError) as error:
             raise self._explain(error) from error
 
     def list_many(self, prefixes: Iterable[tuple[str, bool]]) -> list[list[ListedObject]]:
@@ -109,10 +111,10 @@ class Bucket:
             for number in (1, parts):
                 answer = client.head_object(Bucket=self.name, Key=key, PartNumber=number)
                 found.append(int(answer["ContentLength"]))
-        except (BotoCoreError, ClientError):
+        except (BotoCoreError, ClientError, KeyError, ValueError, TooLongError):
             return None
         first, last = found
-        return (first, last) if first < size else None
+        return (first, last) if 0 < first < size and last > 0 else None
 
     def _list(self, prefix: str, deep: bool) -> Iterator[dict[str, Any]]:
         """Yield what is new on each page: objects (with a ``Key``) and folders (a ``Prefix``)."""
@@ -153,7 +155,7 @@ class Bucket:
 
     def _ask(self, where: Mapping[str, str], rounds: int = ROUNDS) -> dict[str, Any]:
         """Return one page of a listing; ask again after an error that may pass."""
-        from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
+        from botocore.exceptions import ClientError, ConnectionClosedError
         from botocore.parsers import ResponseParserError
 
         passing = (ClientError, ConnectionClosedError, ResponseParserError, NoListingError)
@@ -161,7 +163,7 @@ class Bucket:
             client = get_client(self.region, self.endpoint_url)
             page: dict[str, Any] = client.list_objects_v2(**where)
             return page
-        except (*passing, TooLongError, BotoCoreError, ValueError, KeyError) as error:
+        except Exception as error:  # botocore's own, and what its parser makes of odd answers
             is_final = isinstance(error, ClientError) and _read_status(error) < 500
             if rounds == 1 or is_final or not isinstance(error, passing):
                 raise self._explain(error) from error

@@ -13,6 +13,7 @@ from laion_fmri.bucket.listing import Bucket, ListedObject
 from laion_fmri.config import STATE_DIR, state_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
 from laion_fmri.errors import SelectionWarning
+from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest import read_manifest
 from laion_fmri.selection.manifest_run import sort_entries
@@ -135,7 +136,7 @@ def _ask_beside(
     keys: Iterable[str], bucket: Bucket, trees: tuple[str, ...], data_dir: Path
 ) -> list[Row]:
     """Return what of `keys` the bucket has beside its `trees`: a pipeline may fetch anything."""
-    wanted = {key for key in keys if not key.startswith(trees)}
+    wanted = {key for key in keys if is_safe_key(key) and not key.startswith(trees)}
     folders = {key.rpartition("/")[0] for key in wanted}
     if any(folders):
         tops = bucket.list_folders("")

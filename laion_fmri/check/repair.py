@@ -72,7 +72,7 @@ def repair(
             said |= _fetch(wanted, data_dir, n_jobs, watch)
         return {
             item.key: _check_again(item, finding, data_dir, check)
-            if os.path.lexists(item.path) and find_aside(data_dir, item.key).exists()
+            if os.path.lexists(item.path) and os.path.lexists(find_aside(data_dir, item.key))
             else _explain(finding, said.get(item.key, "not fetched"))
             for item, finding in broken
         }
@@ -147,7 +147,7 @@ def _explain(finding: Finding, why: str) -> Finding:
 def _put_back(data_dir: Path) -> None:
     """Put back what is aside and has nothing in its place; remove the rest."""
     with (
-        contextlib.suppress(FileNotFoundError),
+        contextlib.suppress(OSError, RecursionError),
         Mirror(data_dir) as mirror,
         open_state(data_dir, make=False) as state,
     ):

@@ -110,7 +110,10 @@ class Check:
             raise
         for key in self.inventory.extras:
             path = self.data_dir / key
-            size = path.lstat().st_size if os.path.lexists(path) else 0
+            try:
+                size = path.lstat().st_size
+            except OSError:  # gone by now, or in a folder that may not be looked into
+                size = 0
             reason = f"the {self.source} does not have it"
             findings.append(Finding(key, str(path), size, "extra", reason))
         return Verification(sorted(findings), self.inventory.elsewhere, self.source)

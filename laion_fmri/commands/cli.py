@@ -43,10 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()
             status = DONE
+        except RecursionError:
+            say("error: a folder, or a text, is nested too deeply to be read")
+            status = FAILED
         except OSError as error:
-            if error.errno != errno.EIO or error.filename:
-                raise
             status = INTERRUPTED  # the terminal that it wrote to is gone
+            if error.errno != errno.EIO or error.filename:
+                said = error.strerror or type(error).__name__
+                say(f"error: {os.fsdecode(error.filename or 'the system')}: {said}")
+                status = FAILED
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

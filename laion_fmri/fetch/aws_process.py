@@ -30,15 +30,28 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 Look = Callable[[str], object]
 
 
+def find_target(folder: int, name: str) -> str:
+    """Return what aws calls the file or folder `name` in the open `folder`.
+
+    aws makes it absolute when it starts. By its descriptor it is the same folder whatever stands in
+    its place by then; without /proc, as on macOS, it is the one that is there when aws starts.
+    """
+    return f"/proc/self/fd/{folder}/{name}" if _PRCTL else name
+
+
 def run_aws(
     command: Sequence[str], folder: int, config: Path, stall_timeout: float, look: Look
 ) -> str:
-    """Run aws once in the open `folder`, with the file `config`; return its complaints, if any."""
+    """Run aws once, with the file `config`; return its complaints, if any.
+
+    Its targets are in the open `folder`, see :func:`find_target`.
+    """
 
     def prepare() -> None:
-        os.fchdir(folder)  # whatever stands in its place by now
         if _PRCTL:
             _PRCTL(1, signal.SIGKILL)
+        else:
+            os.fchdir(folder)
 
     # Not on the disk of the data: aws has to be able to say that this one is full.
     with tempfile.TemporaryFile("w+", errors="replace") as messages:
@@ -50,6 +63,8 @@ def run_aws(
                 stdout=sys.stderr,
                 stderr=messages,
                 preexec_fn=prepare,
+                pass_fds=(folder,),
+                cwd=config.parent,
             )
         except OSError as error:
             return f"the AWS CLI {command[0]} cannot be started: {error.strerror}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from laion_fmri.base.text import spell
 from laion_fmri.errors import DataDirError
 from laion_fmri.fetch import aws
-from laion_fmri.fetch.aws_process import TICK, run_aws
+from laion_fmri.fetch.aws_process import TICK, find_target, run_aws
 from laion_fmri.fetch.job import JobSpec
 from laion_fmri.fetch.outcomes import WAITING, Outcome, read_outcomes, record_outcome
 from laion_fmri.folder import kept
@@ -32,7 +32,7 @@ from laion_fmri.folder.guard import (
     remove_tree,
 )
 from laion_fmri.folder.presence import has_others
-from laion_fmri.folder.staging import list_files, make_staging
+from laion_fmri.folder.staging import Staging, list_files, make_staging
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -85,6 +85,7 @@ class Transfer:
         self.data_dir = Path(spec.data_dir)
         self.run_dir = Path(spec.run_dir)
         self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
+        self.staging = Staging(-1, "")  # none yet
         self.failed = False
         self.is_cut = False  # whether aws was ended because of an object that did not end
         self.parent = os.getppid()
@@ -171,9 +172,10 @@ class Transfer:
         source = f"s3://{self.spec.bucket}/"
         if self.job.prefix is None:
             (key,) = self.sizes
-            what = [f"{source}{key}", OBJECT]
+            what = [f"{source}{key}", find_target(self.staging.folder, OBJECT)]
         else:
-            what = ["--recursive", source + self.job.prefix, OBJECTS, *self._make_filters()]
+            target = find_target(self.staging.folder, OBJECTS)
+            what = ["--recursive", source + self.job.prefix, target, *self._make_filters()]
         config = self.run_dir / f"{self.job.name}.aws.config"
         is_mirror = "--endpoint-url" in self.aws
         limit = self.spec.max_bandwidth
@@ -192,6 +194,8 @@ class Transfer:
         found = list_files(self.staging.folder)
         for name, stat in found.items():
             key = self._find_key(name) or self._find_key(SCRATCH.sub("", name))
+            if key is None and stat.st_size > EXCESS:
+                return None  # aws was shown another listing; counts as an attempt
             if key in self.wanted and stat.st_size > self.sizes[key] + EXCESS:
                 self._settle(key, "failed", f"{CHANGED}: more bytes arrive than were listed")
                 self.is_cut = True
@@ -213,7 +217,7 @@ class Transfer:
         if self.job.prefix is None:
             return next(iter(self.sizes)) if name == OBJECT else None
         key = self.job.prefix + name.removeprefix(f"{OBJECTS}/")
-        return key if key in self.sizes else None
+        return key if name.startswith(f"{OBJECTS}/") and key in self.sizes else None
 
     def _collect(self, *, times_count: bool = True) -> None:
         """Move the staged files that are what was listed into place."""

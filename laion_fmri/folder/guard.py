@@ -177,7 +177,8 @@ def _enter(above: int, name: str, path: str, *, like: int | None) -> int:
     status = os.fstat(found)
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         if status.st_uid == os.geteuid():
-            os.fchmod(found, stat.S_IMODE(status.st_mode) | stat.S_ISVTX)
+            with contextlib.suppress(OSError):  # a file system without a sticky bit
+                os.fchmod(found, stat.S_IMODE(status.st_mode) | stat.S_ISVTX)
         else:
             os.close(found)
             what = "writable for every user, who could swap what is in it"
@@ -193,7 +194,7 @@ def _share(above: int, name: str, mode: int) -> None:
     if mode & 0o022:
         made = os.open(name, FOLDER, dir_fd=above)
         try:
-            if os.fstat(made).st_uid == os.geteuid():
+            with contextlib.suppress(OSError):  # of another user's, or without a sticky bit
                 os.fchmod(made, mode | (stat.S_ISVTX if mode & stat.S_IWOTH else 0))
         finally:
             os.close(made)
@@ -215,7 +216,7 @@ def open_file(folder: int, name: str, flags: int = os.O_RDONLY, mode: int = 0o60
     if flags & os.O_CREAT:
         with contextlib.suppress(FileExistsError):
             made = os.open(name, flags | FILE | os.O_EXCL, mode, dir_fd=folder)
-            with contextlib.suppress(PermissionError):  # a file system without modes
+            with contextlib.suppress(OSError):  # a file system without modes
                 os.fchmod(made, mode)
             return made
     found = os.open(name, flags & ~os.O_CREAT | FILE, dir_fd=folder)
@@ -263,7 +264,7 @@ def make_private(above: int, name: str) -> tuple[int, str]:
             os.mkdir(made, 0o700, dir_fd=above)
             break
     found = os.open(made, FOLDER, dir_fd=above)
-    if is_own(found, above):
+    if is_own(found, above) and not list_names(found):
         return found, made
     os.close(found)
     raise PermissionError(errno.EPERM, "somebody has put another folder in its place", made)
@@ -283,7 +284,8 @@ def _find_owner(folder: int) -> int | None:
     except OSError:
         return None
     try:
-        os.unlink(name, dir_fd=folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
         return os.fstat(probe).st_uid
     finally:
         os.close(probe)
@@ -323,5 +325,5 @@ def read_own_file(path: StrPath) -> str:
 
 def remove_tree(folder: int, name: str) -> None:
     """Remove a folder in an open one with all that is in it; never through a link."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RecursionError):
         shutil.rmtree(name, ignore_errors=True, dir_fd=folder)

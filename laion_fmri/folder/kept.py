@@ -48,11 +48,16 @@ def recall(data_dir: StrPath, key: str, size: int, staging: int) -> bool:
             scratch = "recalled"
             os.link(name, scratch, src_dir_fd=folder, dst_dir_fd=staging, follow_symlinks=False)
         is_same = os.stat(scratch, dir_fd=staging, follow_symlinks=False).st_ino == found.st_ino
-        if is_same:
-            with Mirror(data_dir) as mirror, mirror.folder_of(key, make=True) as (above, target):
-                os.rename(scratch, target, src_dir_fd=staging, dst_dir_fd=above)
-        with contextlib.suppress(FileNotFoundError):  # two links to one file are not renamed
-            os.unlink(scratch, dir_fd=staging)
+        try:
+            if is_same:
+                with (
+                    Mirror(data_dir) as mirror,
+                    mirror.folder_of(key, make=True) as (above, target),
+                ):
+                    os.rename(scratch, target, src_dir_fd=staging, dst_dir_fd=above)
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # two links to one file are not renamed
+                os.unlink(scratch, dir_fd=staging)
     except OSError:
         return False
     return is_same
@@ -87,7 +92,7 @@ def clear_up(data_dir: StrPath) -> None:
 
     While another run is alive, what is kept or being written may be its own, and stays.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RecursionError):
         sweep_staging(data_dir)
         if not has_others(data_dir):
             with Mirror(data_dir) as mirror, open_state(data_dir, make=False) as state:

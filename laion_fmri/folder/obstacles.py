@@ -21,14 +21,16 @@ MOST_KEY = 700
 #: Bytes in the path of a staged file beside the data directory and the key, with its NUL:
 #: ``/.laion_fmri/partial/<time>-<random>-<job>-<random>/objects/`` and ``.XXXXXXXX``.
 STAGING = 100
-#: Names that a program obeys because of their mere place: git and hg run what a repository names;
-#: shells, direnv, Python, pytest and Snakemake run these files where they find them.
+#: Names that a program obeys because of their mere place: git and hg run what a repository names,
+#: and a folder with a HEAD may be one; shells, direnv, mise, Python, pytest, R, MATLAB and
+#: Snakemake run these files where they find them.
 OBEYED = {
     *(".git", "git~1", ".hg", ".vscode", ".envrc", ".condarc"),
     *(".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".profile", ".login", ".kshrc"),
     *(".zshrc", ".zshenv", ".zprofile", ".zlogin", ".zlogout", ".cshrc", ".tcshrc"),
     *("sitecustomize.py", "usercustomize.py", "conftest.py", ".pythonrc", ".pdbrc", ".ipython"),
-    *(".snakemake", "snakefile"),
+    *(".snakemake", "snakefile", "head", ".bash_aliases", ".tool-versions", ".python-version"),
+    *("mise.toml", ".mise.toml", ".rprofile", ".rdata", "startup.m", "finish.m", ".octaverc"),
 }
 #: What Snakemake replaces in a path (pathvars.py of Snakemake 9 knows names in lower case only).
 VARIABLE = re.compile("<[^/<>]+>")

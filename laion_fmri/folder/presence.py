@@ -21,7 +21,7 @@ class Presence:
     def __init__(self, data_dir: StrPath) -> None:
         self._data_dir = data_dir
         with open_state(data_dir) as state, state.enter(ALIVE) as folder:
-            while True:
+            for _ in range(10):
                 self.name = f"alive-{os.urandom(8).hex()}"
                 # Others lock it to see whether it is held, and read nothing from it.
                 flags = os.O_RDWR | os.O_CREAT
@@ -30,6 +30,7 @@ class Presence:
                 if is_held and os.fstat(self._file.fileno()).st_nlink:
                     return
                 self._file.close()  # somebody was faster, and has locked or removed it
+            raise OSError("no sign of this run stays in its place")
 
     def close(self) -> None:
         """Remove the sign, if that is not done yet."""

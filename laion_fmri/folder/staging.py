@@ -52,7 +52,7 @@ def open_own(data_dir: StrPath, prefix: str = "") -> Iterator[tuple[int, int, st
     Each comes with the folder that it is in, also open, and its name.
     """
     with (
-        contextlib.suppress(FileNotFoundError),
+        contextlib.suppress(OSError),
         open_state(data_dir, make=False) as state,
         state.enter(PARTIAL, make=False) as partial,
     ):
@@ -82,7 +82,8 @@ def list_files(staging: int) -> dict[str, os.stat_result]:
 def sweep_staging(data_dir: StrPath) -> None:
     """Remove the staging folders of this user's transfers that were killed."""
     for folder, partial, name in open_own(data_dir):
-        if not _is_alive(folder):
+        # Ours are for us alone; any other was moved here by somebody.
+        if not os.fstat(folder).st_mode & 0o077 and not _is_alive(folder):
             remove_tree(partial, name)
 
 

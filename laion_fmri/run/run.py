@@ -44,6 +44,7 @@ class Run:
         # The first run in a directory will fetch something: let Snakemake load meanwhile.
         starts = not (state_dir(data_dir).exists() or settings.dry_run) and is_writable(data_dir)
         self._presence: Presence | None = None
+        self._patience = 0.0  # when to wait no longer
         self._snakemake = Snakemake() if starts else None
         self.settings = settings
         try:
@@ -147,10 +148,10 @@ class Run:
 
         Another run's Snakemake removes a file for a moment, before its transfer puts it back.
         """
-        deadline = time.monotonic() + PATIENCE
         own = self._presence.name if self._presence else None
         while (status := compare(row.path, row.size)) != "complete" and is_expected:
-            if time.monotonic() > deadline or not has_others(self.data_dir, own):
+            self._patience = self._patience or time.monotonic() + PATIENCE  # for all rows together
+            if time.monotonic() > self._patience or not has_others(self.data_dir, own):
                 break
             time.sleep(0.1)
         return row._replace(status=status)

@@ -164,6 +164,7 @@ def write_stamp(run_dir: str, data_dir: str, partial: Iterable[str]) -> None:
         for key in keys:
             with contextlib.suppress(OSError), mirror.folder_of(key) as (folder, name):
                 found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if S_ISREG(found.st_mode) and found.st_mtime >= now:
+                is_single = S_ISREG(found.st_mode) and found.st_nlink == 1
+                if is_single and found.st_mtime >= now:
                     times = (now - 1, now - 1)
                     os.utime(name, times, dir_fd=folder, follow_symlinks=False)

@@ -97,8 +97,8 @@ def write_manifest(file: StrPath, entries: Iterable[Entry], bucket: Bucket | Non
 
 def _check_place(file: Path) -> None:
     """Refuse to replace anything but a manifest: a configuration may come from somebody else."""
-    if flaw := find_flaw(file.name):
-        raise ManifestError(f"{file} {flaw}; name another file for the manifest")
+    if file.suffix != ".tsv":
+        raise ManifestError(f"{file} is not named like a manifest; name it such as keys.tsv")
     try:
         is_file, start = file.is_file(), b""
         if is_file:
@@ -151,7 +151,7 @@ def parse_manifest(file: StrPath) -> tuple[list[Entry], dict[str, Any]]:
         raise ManifestError(f"{file}, line {line}: {what}{error}") from None
     about: dict[str, Any] = {}
     for comment in comments:
-        with contextlib.suppress(ValueError, TypeError):  # a note of the user's
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # a note of the user's
             about |= dict(json.loads(comment.removeprefix("#")))
     return list(entries.values()), about
 

@@ -262,6 +262,53 @@ def test_a_listing_without_an_end(monkeypatch):
         )
 
 
+def test_odd_answers_are_errors_in_a_line(monkeypatch):
+    """Whatever botocore's parser makes of them."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    deep = "<Error>" + "<a>" * 3000
+    for answer, status in (
+        ("<Error><Code><a>1</a></Code></Error>", 400),
+        (deep, 400),
+        (OBJECT.format(key="x/a", size="9" * 400), 200),
+        (OBJECT.format(key="x/a", size=-1), 200),
+    ):
+        said = complain(lambda answer=answer, status=status: listed(answer, status=status))
+        assert len(said) < 900
+    year_1 = OBJECT.format(key="x/a", size=1).replace(
+        "2026-01-01T00:00:00.000Z", "0001-01-01T00:00:00"
+    )
+    assert listed(year_1) == [("x/a", 1)]
+
+
+def test_a_server_that_answers_for_ever(monkeypatch):
+    """A byte now and then is no answer: the time of one is limited."""
+    monkeypatch.setattr(client_module, "MOST_SECONDS", 1.0)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    stop = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            while not stop.wait(0.1):
+                self.wfile.write(b" ")
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.handle_error = lambda *args: None
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        bucket = Bucket("laion-fmri", "us-west-2", f"http://127.0.0.1:{server.server_port}")
+        said = complain(lambda: list(bucket.list_objects("x/")))
+        stop.set()
+        server.shutdown()
+        thread.join()
+    assert "a page of its listing does not end" in said
+
+
 @pytest.mark.parametrize("deep", [True, False])
 def test_what_was_not_asked_for_is_left_out(deep):
     """Stimuli, or a file of the root, do not come with a listing of something else; it is said."""

@@ -637,3 +637,52 @@ def test_a_claim_that_nobody_gives_up(make_stub, fetch, make_job, tmp_path):
         other.stdin.close()
     assert (done.status, done.outcomes) == (0, {A: "fetched"})
     assert "waiting for another run that is fetching it: 1 objects" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names a folder by its descriptor")
+def test_a_staging_folder_that_is_swapped_once_aws_has_started(make_stub, make_job, tmp_path):
+    """aws has made its target absolute by then; what it writes stays in our folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    stub = make_stub(f"""
+to = pathlib.Path(os.path.abspath(to))
+(log.parent / 'started').touch()
+while not (log.parent / 'go').exists():
+    time.sleep(0.02)
+to.mkdir(exist_ok=True)
+(to / {A.removeprefix(FOLDER)!r}).write_bytes({OBJECTS[A]!r})
+""")
+    job = make_job([A], FOLDER, ["*"])
+    partial = tmp_path / "data" / ".laion_fmri" / "partial"
+    command = [sys.executable, PROGRAM, job.to_json(), "--", stub]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as transfer:
+        assert wait_for((tmp_path / "started").exists)
+        (made,) = partial.iterdir()
+        made.rename(partial / "away")
+        made.mkdir()
+        (made / "objects").symlink_to(home)
+        (tmp_path / "go").touch()
+        transfer.communicate(timeout=60)
+    assert list(home.iterdir()) == []
+    assert {A: OBJECTS[A]} == read_tree(tmp_path / "data")
+
+
+def test_what_is_not_of_the_job_does_not_fill_the_disk(make_stub, fetch, make_job, tmp_path):
+    """A server can show aws another listing than it showed us: aws is ended, not our own files."""
+    body = """
+to.mkdir(exist_ok=True)
+with open(to / 'other.1a2b3c4d', 'wb') as file:
+    file.truncate(100 * 2**20)
+time.sleep(20)
+"""
+    done = fetch(make_job([A], FOLDER, ["*"]), make_stub(body))
+    assert done.outcomes == {A: "failed"}
+    assert len(make_stub.calls()) <= 3
+
+
+def test_an_object_called_like_our_lock(make_stub, fetch, make_job, tmp_path):
+    """The lock of the staging folder is never taken for it."""
+    key = f"{FOLDER}lock"
+    done = fetch(make_job([key, A], FOLDER, ["*"], size=3), make_stub("sys.exit(1)"))
+    assert done.outcomes == {key: "failed", A: "failed"}
+    assert "replaced" not in done.reasons[key]

@@ -199,25 +199,26 @@ def test_missing_files_and_folders_are_refused(tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(ManifestError, match="No such file or directory"):
         write_manifest(tmp_path / "no" / "keys.tsv", [])
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.tsv").mkdir()
     with pytest.raises(ManifestError, match="exists and is not a manifest"):
-        write_manifest(tmp_path / "folder", [])
-    assert list_all(tmp_path) == ["folder"]
+        write_manifest(tmp_path / "folder.tsv", [])
+    assert list_all(tmp_path) == ["folder.tsv"]
 
 
 @pytest.mark.parametrize("content", ["export PATH=/bin\n", "{}", "\0"])
 def test_only_a_manifest_is_replaced(tmp_path, content):
     """Whatever a configuration names: files of the user's stay, and a shell reads none."""
-    file = tmp_path / "notes.txt"
+    file = tmp_path / "notes.tsv"
     file.write_text(content)
     with pytest.raises(ManifestError, match="exists and is not a manifest; name another file"):
         write_manifest(file, [])
     assert file.read_text() == content
-    with pytest.raises(ManifestError, match="a shell, Python or Snakemake would run"):
-        write_manifest(tmp_path / ".bash_profile", [])
+    for name in (".bash_profile", ".bash_aliases", "authorized_keys", ".vimrc"):
+        with pytest.raises(ManifestError, match="is not named like a manifest"):
+            write_manifest(tmp_path / name, [])
     write_manifest(tmp_path / "keys.tsv", [])
     write_manifest(tmp_path / "keys.tsv", [])
-    assert list_all(tmp_path) == ["keys.tsv", "notes.txt"]
+    assert list_all(tmp_path) == ["keys.tsv", "notes.tsv"]
 
 
 def test_checksums_of_files(tmp_path):

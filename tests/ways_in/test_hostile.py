@@ -156,6 +156,7 @@ def test_hostile_keys_that_a_pipeline_names(hostile, hostile_objects, tmp_path):
         ("a/GIT~1/config", False),
         ("code/sitecustomize.py", False),
         ("code/conftest.py", False),
+        ("sub-01/HEAD", False),
         ("code/run.py", True),
         ("a/x.pth", False),
         ("workflow/Snakefile", False),

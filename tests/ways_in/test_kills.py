@@ -140,6 +140,7 @@ def test_leftovers_with_nothing_to_do(is_alone, bench, tmp_path):
     left = ["partial/a/lock", "partial/a/object", "alive/alive-dead"]
     doubtful = ["kept/README"]
     write_tree(tmp_path / ".laion_fmri", dict.fromkeys([*left, *doubtful], b"x"))
+    (tmp_path / ".laion_fmri" / "partial" / "a").chmod(0o700)
     living = Presence(tmp_path)
     if is_alone:
         living.close()

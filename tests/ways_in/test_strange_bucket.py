@@ -81,7 +81,7 @@ def test_a_manifest_cannot_speak_either(bucket, tmp_path):
 
 def test_a_dry_run_of_a_strange_configuration_writes_nothing(bucket, tmp_path):
     """And a run never replaces anything but a manifest."""
-    notes = tmp_path / "notes.txt"
+    notes = tmp_path / "notes.tsv"
     notes.write_text("mine")
     config = {"subject": "03", "ses": "01", "data_dir": str(tmp_path / "data")}
     (tmp_path / "data").mkdir()
