@@ -37,7 +37,7 @@ RATE = 1000
 #: Moments at which each kind of process is killed.
 MOMENTS = 20
 #: Seconds in which a stopped run has to be gone, and in which nothing is left of a killed one.
-STOPPED, KILLED = 10.0, 15.0
+STOPPED, KILLED = 30.0, 30.0
 
 
 @pytest.fixture(scope="module")
