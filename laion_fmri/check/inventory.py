@@ -13,15 +13,13 @@ from laion_fmri.bucket.listing import Bucket, ListedObject
 from laion_fmri.config import STATE_DIR, state_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
 from laion_fmri.errors import SelectionWarning
+from laion_fmri.folder.guard import CORRUPT
 from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest import read_manifest
 from laion_fmri.selection.manifest_run import sort_entries
 from laion_fmri.selection.table import Row, Table, choose_rows, compare, find_keys
 from laion_fmri.settings import Settings
-
-#: Where a repair keeps broken files meanwhile, in our state.
-CORRUPT = "corrupt"
 
 
 @dataclass(frozen=True)

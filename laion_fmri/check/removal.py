@@ -6,7 +6,6 @@ even while somebody changes the folders meanwhile.
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from laion_fmri.config import STATE_DIR, check_readable, get_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.folder.claims import Claims
+from laion_fmri.folder.guard import CHOSEN, FOLDER, NO_FOLDER
 from laion_fmri.folder.kept import drop, is_kept
 from laion_fmri.folder.presence import has_others
 from laion_fmri.selection.filters import Selection, is_brain_map
@@ -38,8 +38,6 @@ HELD_OUT = "it could not be fetched again: it is held out; name its session to r
 RESTRICTED = "it could not be fetched again: it needs a data use agreement"
 
 #: What a folder that is a link is refused with: on Linux, and on macOS.
-_LINKS = (errno.ENOTDIR, errno.ELOOP)
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Item(NamedTuple):
@@ -112,7 +110,7 @@ class Removal:
         except FileNotFoundError:  # somebody else was quicker
             pass
         except OSError as error:
-            if error.errno in _LINKS:
+            if error.errno in NO_FOLDER:
                 return "left", IS_LINK
             return "failed", f"the system refuses it ({error.strerror}); check the permissions"
         finally:
@@ -169,7 +167,7 @@ def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Ite
                 reason = IS_LINK
             except OSError as error:
                 reason = IS_LINK
-                if error.errno not in _LINKS:
+                if error.errno not in NO_FOLDER:
                     said = f"the system refuses to look at it ({error.strerror})"
                     outcome, reason = "failed", f"{said}; check the permissions"
             else:
@@ -200,7 +198,7 @@ class Folders:
 
     def __init__(self, data_dir: Path) -> None:
         # The data directory is the user's own choice, which may be a link.
-        self._open = [os.open(data_dir, _FOLDER)]
+        self._open = [os.open(data_dir, CHOSEN)]
         self._names: list[str] = []
 
     def open(self, key: str) -> tuple[int, str]:
@@ -209,7 +207,7 @@ class Folders:
         shared = len(os.path.commonprefix([parts, self._names]))
         self._close(shared)
         for part in parts[shared:]:
-            self._open.append(os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=self._open[-1]))
+            self._open.append(os.open(part, FOLDER, dir_fd=self._open[-1]))
             self._names.append(part)
         return self._open[-1], name
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from laion_fmri import dataset
 from laion_fmri.check.content_check import Finding
-from laion_fmri.check.inventory import CORRUPT, find_aside
+from laion_fmri.check.inventory import find_aside
 from laion_fmri.config import is_writable, not_writable
 from laion_fmri.errors import DataDirError, LaionFmriError
 from laion_fmri.fetch.aws import find_aws_command
-from laion_fmri.folder.guard import Mirror, check_state, open_state, walk
+from laion_fmri.folder.guard import CORRUPT, REPAIR_LOCK, Mirror, check_state, open_state, walk
 from laion_fmri.folder.kept import put_back
 from laion_fmri.folder.licences import has_accepted_stimuli
 from laion_fmri.run.run import Run, Watch
@@ -35,7 +35,7 @@ def prepare_repair(data_dir: Path) -> Iterator[None]:
         raise not_writable(data_dir)
     find_aws_command()
     check_state(data_dir)
-    with open_state(data_dir) as state, open(state.open("repair.lock"), "r+") as lock:
+    with open_state(data_dir) as state, open(state.open(REPAIR_LOCK), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -32,7 +32,7 @@ from laion_fmri.folder.guard import (
     remove_tree,
 )
 from laion_fmri.folder.presence import has_others
-from laion_fmri.folder.staging import Staging, list_files, make_staging
+from laion_fmri.folder.staging import list_files, make_staging
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -85,7 +85,7 @@ class Transfer:
         self.data_dir = Path(spec.data_dir)
         self.run_dir = Path(spec.run_dir)
         self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
-        self.staging = Staging(-1, "")  # none yet
+        self.staging = -1  # none is open yet
         self.failed = False
         self.is_cut = False  # whether aws was ended because of an object that did not end
         self.parent = os.getppid()
@@ -172,16 +172,16 @@ class Transfer:
         source = f"s3://{self.spec.bucket}/"
         if self.job.prefix is None:
             (key,) = self.sizes
-            what = [f"{source}{key}", find_target(self.staging.folder, OBJECT)]
+            what = [f"{source}{key}", find_target(self.staging, OBJECT)]
         else:
-            target = find_target(self.staging.folder, OBJECTS)
+            target = find_target(self.staging, OBJECTS)
             what = ["--recursive", source + self.job.prefix, target, *self._make_filters()]
         config = self.run_dir / f"{self.job.name}.aws.config"
         is_mirror = "--endpoint-url" in self.aws
         limit = self.spec.max_bandwidth
         config.write_text(aws.make_config(self.job.connections, limit, is_mirror=is_mirror))
         command = [*self.aws, *what]
-        return run_aws(command, self.staging.folder, config, self.spec.stall_timeout, self._look)
+        return run_aws(command, self.staging, config, self.spec.stall_timeout, self._look)
 
     def _look(self, messages: str) -> object:
         """Move what has arrived; return what changes with each byte, or None to end aws."""
@@ -191,7 +191,7 @@ class Transfer:
         # On a full disk aws would still ask for every other object.
         if not self.wanted or aws.read_disk_error(messages, self.names.values()):
             return None
-        found = list_files(self.staging.folder)
+        found = list_files(self.staging)
         for name, stat in found.items():
             key = self._find_key(name) or self._find_key(SCRATCH.sub("", name))
             if key is None and stat.st_size > EXCESS:
@@ -222,7 +222,7 @@ class Transfer:
     def _collect(self, *, times_count: bool = True) -> None:
         """Move the staged files that are what was listed into place."""
         # aws renames each when it is complete, and then gives it the time of its object.
-        for staged, stat in list_files(self.staging.folder).items():
+        for staged, stat in list_files(self.staging).items():
             key = self._find_key(staged)
             if key in self.wanted:
                 with contextlib.suppress(FileNotFoundError):
@@ -239,7 +239,7 @@ class Transfer:
             now = datetime.fromtimestamp(stat.st_mtime, UTC)
             return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
         if not key.endswith((".html", ".htm")):
-            with open(open_file(self.staging.folder, staged), "rb") as file:
+            with open(open_file(self.staging, staged), "rb") as file:
                 if aws.has_page(file.fileno(), stat.st_size):
                     return aws.PAGE, False
         if stat.st_size != self.sizes[key]:
@@ -247,7 +247,7 @@ class Transfer:
         return "", False
 
     def _move_into_place(self, key: str, staged: str) -> None:
-        here, target = self.staging.folder, self.data_dir / key
+        here, target = self.staging, self.data_dir / key
         try:
             with self.mirror.folder_of(key, make=True) as (folder, name):
                 with contextlib.suppress(PermissionError):  # a file system that takes no times
@@ -267,8 +267,7 @@ class Transfer:
     def _judge(self, messages: str, *, times_count: bool) -> None:
         """Settle what need not be tried again, and note what went wrong with the rest."""
         staged = {
-            self._find_key(name): (name, stat)
-            for name, stat in list_files(self.staging.folder).items()
+            self._find_key(name): (name, stat) for name, stat in list_files(self.staging).items()
         }
         lines = [line for line in map(str.strip, messages.splitlines()) if line]
         for key in self.wanted.copy():
@@ -277,7 +276,7 @@ class Transfer:
             if key in staged:
                 file, stat = staged[key]
                 reason, is_final = self._find_flaw(key, file, stat, times_count)
-                os.unlink(file, dir_fd=self.staging.folder)
+                os.unlink(file, dir_fd=self.staging)
                 self.unsettled[key] = reason
                 if is_final:
                     self._settle(key, "failed", reason)
@@ -293,8 +292,8 @@ class Transfer:
 
     def _recall(self) -> None:
         """Settle what an earlier attempt or another run has fetched, or was refused for good."""
-        for key, size in self.sizes.items():
-            if kept.recall(self.data_dir, key, size, self.staging.folder):
+        for key, size in self.sizes.items() if kept.has_any(self.data_dir) else ():
+            if kept.recall(self.data_dir, key, size, self.staging):
                 self._settle(key, "fetched", "")
         if self.spec.keeps:
             for key, said in read_outcomes(self.record.parent, self.record.name).items():
@@ -325,7 +324,7 @@ class Transfer:
     def _stop_run(self, said: str) -> None:
         """Give up, and tell the other transfers of the run to stop as well."""
         # Delete staged files first: the stop file needs space too.
-        remove_tree(self.staging.folder, OBJECTS)
+        remove_tree(self.staging, OBJECTS)
         with contextlib.suppress(OSError):
             (self.run_dir / STOP).write_text(said)
         self._give_up_for_disk(said)

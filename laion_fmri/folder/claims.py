@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 
 from laion_fmri.base.files import StrPath
-from laion_fmri.folder.guard import open_state
+from laion_fmri.folder.guard import CLAIMS, open_state
 
 
 class Claims:
@@ -25,7 +25,7 @@ class Claims:
     def __init__(self, data_dir: StrPath) -> None:
         self._file: int | None = None
         with contextlib.suppress(OSError), open_state(data_dir) as state:
-            self._file = state.open("claims")
+            self._file = state.open(CLAIMS)
 
     def take(self, keys: Iterable[str]) -> list[str]:
         """Claim those of `keys` that nobody else has claimed, and return them."""

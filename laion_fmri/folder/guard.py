@@ -26,8 +26,9 @@ CHOSEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FOLDER = CHOSEN | os.O_NOFOLLOW
 #: How a file is opened: not through a link, and without waiting for the other end of a FIFO.
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: What our state consists of; an old one also has runs, logs and a stamp, which stay as they are.
-FOLDERS, FILES = ("partial", "kept", "alive", "corrupt"), ("claims", "repair.lock", "licenses.json")
+#: The folders and files of our state; an old one also has runs, logs and a stamp, which stay.
+PARTIAL, KEPT, ALIVE, CORRUPT = FOLDERS = ("partial", "kept", "alive", "corrupt")
+CLAIMS, REPAIR_LOCK, LICENCES = FILES = ("claims", "repair.lock", "licenses.json")
 
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -233,6 +234,23 @@ def list_names(folder: int) -> list[str]:
         return sorted(entry.name for entry in entries)
 
 
+def is_there(folder: int, name: str) -> bool:
+    """Whether there is anything called `name` in an open folder."""
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+def find_files(top: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
+    """Yield path, open folder, name and status of each file below an open folder."""
+    for where, _, names, folder in os.fwalk(".", dir_fd=top):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                yield f"{where}/{name}".removeprefix("./"), folder, name, found
+
+
 def read_file(folder: int, name: str, most: int = 2**20) -> bytes:
     """Return the content of the file `name` in an open folder, up to `most` bytes."""
     with open(open_file(folder, name), "rb") as file:
@@ -291,6 +309,11 @@ def _find_owner(folder: int) -> int | None:
         os.close(probe)
 
 
+def _is_private(folder: int, above: int) -> bool:
+    """Whether an open folder is this user's, and nobody else may write to it."""
+    return is_own(folder, above) and not os.fstat(folder).st_mode & 0o022
+
+
 def make_own_folder(path: StrPath) -> None:
     """Make the folder `path`, which only this user may enter; raise DataDirError for any other."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +322,7 @@ def make_own_folder(path: StrPath) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(Path(path).name, 0o700, dir_fd=above)
         found = _enter(above, Path(path).name, str(Path(path).parent), like=None)
-        is_safe = is_own(found, above) and not os.fstat(found).st_mode & 0o022
+        is_safe = _is_private(found, above)
         os.close(found)
     finally:
         os.close(above)
@@ -308,15 +331,11 @@ def make_own_folder(path: StrPath) -> None:
 
 
 def read_own_file(path: StrPath) -> str:
-    """Return the text of a file that only this user can have written.
-
-    Both it and its folder have to be the user's, and nobody else may write to the folder.
-    """
+    """Return the text of a file of this user's, in a folder that nobody else may write to."""
     above = os.open(Path(path).parent, FOLDER)
     try:
         with open(open_file(above, Path(path).name), encoding="utf-8") as file:
-            is_private = is_own(above, above) and not os.fstat(above).st_mode & 0o022
-            if is_private and is_own(file.fileno(), above):
+            if _is_private(above, above) and is_own(file.fileno(), above):
                 return file.read()
     finally:
         os.close(above)

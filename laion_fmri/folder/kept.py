@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from laion_fmri.base.files import StrPath
 from laion_fmri.folder.guard import (
+    KEPT,
     Mirror,
     StateFolder,
-    list_names,
+    find_files,
+    is_there,
     open_file,
     open_state,
     remove_tree,
@@ -18,9 +20,6 @@ from laion_fmri.folder.guard import (
 from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.folder.presence import has_others
 from laion_fmri.folder.staging import sweep_staging
-
-#: Their folder in our state, laid out like the bucket.
-KEPT = "kept"
 
 
 def keep(data_dir: StrPath, key: str, staging: int, staged: str) -> None:
@@ -63,10 +62,17 @@ def recall(data_dir: StrPath, key: str, size: int, staging: int) -> bool:
     return is_same
 
 
+def has_any(data_dir: StrPath) -> bool:
+    """Whether there may be second links."""
+    with contextlib.suppress(OSError), open_state(data_dir, make=False) as state:
+        return is_there(state.folder, KEPT)
+    return False
+
+
 def is_kept(data_dir: StrPath, key: str) -> bool:
     """Whether there is a second link to the file of `key`."""
     with contextlib.suppress(OSError), _open_kept(data_dir, key) as (folder, name):
-        return name in list_names(folder)
+        return is_there(folder, name)
     return False
 
 
@@ -106,13 +112,10 @@ def put_back(state: StateFolder, name: str, mirror: Mirror) -> None:
     Only files go, to where an object can be: whoever shares the folder may have put anything there.
     """
     with contextlib.suppress(FileNotFoundError), state.enter(name, make=False) as top:
-        for where, _, names, folder in os.fwalk(".", dir_fd=top):
-            for file in names:
-                key = f"{where}/{file}".removeprefix("./")
-                found = os.stat(file, dir_fd=folder, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) and is_safe_key(key):
-                    with contextlib.suppress(OSError):
-                        _move(folder, file, mirror, key)
+        for key, folder, file, found in find_files(top):
+            if stat.S_ISREG(found.st_mode) and is_safe_key(key):
+                with contextlib.suppress(OSError):
+                    _move(folder, file, mirror, key)
 
 
 def _move(folder: int, name: str, mirror: Mirror, key: str) -> None:
@@ -122,7 +125,7 @@ def _move(folder: int, name: str, mirror: Mirror, key: str) -> None:
             try:
                 os.link(name, target, src_dir_fd=folder, dst_dir_fd=above, follow_symlinks=False)
             except PermissionError:  # of another user's, or a file system without hard links
-                if target not in list_names(above):
+                if not is_there(above, target):
                     os.rename(name, target, src_dir_fd=folder, dst_dir_fd=above)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)

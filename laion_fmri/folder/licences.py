@@ -7,10 +7,7 @@ from laion_fmri import dataset
 from laion_fmri.base.files import StrPath
 from laion_fmri.config import check_data_dir, find_user, get_data_dir, is_writable, not_writable
 from laion_fmri.errors import LicenseNotAcceptedError
-from laion_fmri.folder.guard import check_state, open_state, read_file, write_file
-
-#: The record of what was accepted, in the state folder of a data directory.
-RECORD = "licenses.json"
+from laion_fmri.folder.guard import LICENCES, check_state, open_state, read_file, write_file
 
 
 def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = None) -> list[str]:
@@ -45,7 +42,7 @@ def accept_licenses(include_stimuli: bool = False, data_dir: StrPath | None = No
         }
         check_state(path)
         with open_state(path) as state:
-            write_file(state.folder, RECORD, json.dumps({"stimuli": record}, indent=2) + "\n")
+            write_file(state.folder, LICENCES, json.dumps({"stimuli": record}, indent=2) + "\n")
     return [dataset.BRAIN_LICENSE, *[dataset.STIMULI_LICENSE] * has_accepted_stimuli(path)]
 
 
@@ -53,7 +50,7 @@ def has_accepted_stimuli(data_dir: StrPath) -> bool:
     """Whether the licence of the stimuli has been accepted for `data_dir`."""
     try:
         with open_state(data_dir, make=False) as state:
-            record = json.loads(read_file(state.folder, RECORD))
+            record = json.loads(read_file(state.folder, LICENCES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and bool(record.get("stimuli"))

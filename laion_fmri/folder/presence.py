@@ -9,10 +9,7 @@ import os
 from typing import IO, Any
 
 from laion_fmri.base.files import StrPath
-from laion_fmri.folder.guard import list_names, open_file, open_state
-
-#: The folder of the signs in our state.
-ALIVE = "alive"
+from laion_fmri.folder.guard import ALIVE, list_names, open_file, open_state
 
 
 class Presence:

@@ -5,11 +5,12 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from laion_fmri.base.files import StrPath
 from laion_fmri.folder.guard import (
     FOLDER,
+    PARTIAL,
+    find_files,
     is_own,
     list_names,
     make_private,
@@ -18,29 +19,22 @@ from laion_fmri.folder.guard import (
     remove_tree,
 )
 
-#: The folder of all of them in our state, and in each a file, locked while its transfer is alive.
-PARTIAL, LOCK = "partial", "lock"
+#: A file in each, locked while its transfer is alive.
+LOCK = "lock"
 #: Age in seconds from which a staging folder without a lock is a leftover.
 STALE = 3600.0
 
 
-class Staging(NamedTuple):
-    """A staging folder: open, and where it is in words."""
-
-    folder: int
-    path: str
-
-
 @contextlib.contextmanager
-def make_staging(data_dir: StrPath, name: str) -> Iterator[Staging]:
-    """Make a locked folder whose name begins with `name`, and remove it in the end."""
+def make_staging(data_dir: StrPath, name: str) -> Iterator[int]:
+    """Make a locked folder whose name begins with `name`, open; remove it in the end."""
     with open_state(data_dir) as state, state.enter(PARTIAL) as partial:
         folder, made = make_private(partial, name)
         try:
             with open(open_file(folder, LOCK, os.O_RDWR | os.O_CREAT), "w") as lock:
                 with contextlib.suppress(OSError):
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                yield Staging(folder, f"{state.path}/{PARTIAL}/{made}")
+                yield folder
         finally:
             os.close(folder)
             remove_tree(partial, made)
@@ -70,13 +64,7 @@ def open_own(data_dir: StrPath, prefix: str = "") -> Iterator[tuple[int, int, st
 
 def list_files(staging: int) -> dict[str, os.stat_result]:
     """Return the files in an open staging folder, by their paths in it."""
-    found = {}
-    for where, _, names, folder in os.fwalk(".", dir_fd=staging):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                stat = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                found[f"{where}/{name}".removeprefix("./")] = stat
-    return found
+    return {path: found for path, _, _, found in find_files(staging)}
 
 
 def sweep_staging(data_dir: StrPath) -> None:

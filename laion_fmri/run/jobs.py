@@ -50,10 +50,10 @@ def plan_jobs(
     processes = max(1, min(workers, cpus))
     batches = plan_batches(objects, listed, processes, trees)
     most = min(CONNECTIONS * workers, MOST_CONNECTIONS)
+    share = workers // max(1, min(processes, len(batches)))
     for number, batch in enumerate(batches):
         # As many workers as it stands for, if it has objects for all their connections.
-        each = workers // max(1, min(processes, len(batches)))
-        each = min(each, -(-len(batch.objects) // CONNECTIONS))
+        each = min(share, -(-len(batch.objects) // CONNECTIONS))
         connections = min(2 * CONNECTIONS * each, most)
         batches[number] = batch._replace(workers=each, connections=connections)
     return _add_singles(batches, objects, LARGE)

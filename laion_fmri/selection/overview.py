@@ -17,7 +17,7 @@ from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: What `ses` is where there is no subject.
+#: The values of `ses` for files without a subject.
 ROOT, STIMULI = "root", "stimuli"
 
 

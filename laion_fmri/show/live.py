@@ -72,7 +72,7 @@ def make_screen(now: State, pace: Pace, width: int, height: int) -> list[Text]:
 
 
 def _make_header(now: State, pace: Pace, width: int) -> Text:
-    """Return the first line, without its last parts if there is no room for them."""
+    """Return the first line; its last parts are dropped if they do not fit."""
     share = format_share(now.bytes, now.total_bytes), "green"
     parts = [
         (f"{now.files:,}/{now.total_files:,} files", "bold"),
