@@ -1,16 +1,20 @@
 """What the bucket has, and what is here: for choosing before a download."""
 
-from collections.abc import Iterable
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import FILTERS, parse_key
 from laion_fmri.base.files import StrPath
+from laion_fmri.base.text import suggest
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import find_local_dir
+from laion_fmri.dataset import make_scope
+from laion_fmri.errors import SelectionError, SelectionWarning, list_some
 from laion_fmri.selection.filters import Selection
-from laion_fmri.selection.overview import Cell, by_session, count_cell
-from laion_fmri.selection.table import Table, explain_unknown_subject, find_selected, list_subjects
+from laion_fmri.selection.overview import Cell, Total, by_session, count_cell
+from laion_fmri.selection.scopes import explain_unknown_subject, list_scopes, list_subjects
+from laion_fmri.selection.table import Table, find_selected
 from laion_fmri.settings import AVERAGES, Settings, Values, read_settings, takes
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ class EntityValue(NamedTuple):
 
 
 def get_subjects() -> list[str]:
-    """Return the subjects that the bucket exposes, such as ``["sub-01", "sub-03"]``.
+    """Return the subjects that the bucket exposes in any scope, such as ``["sub-01", "sub-03"]``.
 
     Raises
     ------
@@ -41,38 +45,96 @@ def get_subjects() -> list[str]:
     return [f"sub-{label}" for label in list_subjects(Bucket.from_settings())]
 
 
-def get_rois(subject: str) -> list[str]:
-    """Return the regions of interest that the atlases of `subject` hold, such as ``["FFA1"]``.
+def get_scopes() -> "pd.DataFrame":
+    """Return the scopes of the bucket, those that come by default first.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per scope, with the columns ``scope``, ``folder`` (in the bucket), ``is_default``
+        (whether it comes without being named) and ``description``.
+
+    Raises
+    ------
+    BucketError
+        If the bucket cannot be listed.
+    """
+    import pandas as pd
+
+    found = list_scopes(Bucket.from_settings()).values()
+    rows = [(scope.name, scope.folder, scope.is_default, scope.text) for scope in found]
+    return pd.DataFrame(rows, columns=["scope", "folder", "is_default", "description"])
+
+
+def get_rois(subject: Values = None, category: str | None = None) -> list[str]:
+    """Return the labels of the regions of interest that have a mask in a volume.
+
+    Parameters
+    ----------
+    subject : str or list of str, optional
+        All subjects by default.
+    category : str, optional
+        Only those of a category, such as ``"face"``: a folder of the scope ``rois``.
+
+    Returns
+    -------
+    list of str
+        Sorted, and without hyphens: ``["FFA1", "FFA2"]``.
 
     Raises
     ------
     SubjectNotFoundError, InputTypeError
         If the subject is unknown or malformed.
+    SelectionError
+        If there is no such category; the message lists those that there are.
     BucketError
         If the bucket cannot be listed.
+
+    Warns
+    -----
+    SelectionWarning
+        If there is no region of interest.
     """
     bucket = Bucket.from_settings()
-    selection = Selection.from_settings(Settings(subject))
+    scope = make_scope("rois")
+    selection = Selection.from_settings(Settings("all" if subject is None else subject))
     known = list_subjects(bucket)
-    names = set()
-    for label in selection.subjects or known:
+    subjects = known if selection.subjects is None else selection.subjects
+    for label in subjects:
         if label not in known:
             raise explain_unknown_subject(label, str(bucket), known)
-        for item in bucket.list_objects(f"{dataset.ATLASES_PREFIX}sub-{label}/"):
-            folder, _, name = item.key.rpartition("/")
-            if folder.endswith("/rois") and name.endswith(".nii.gz"):
-                names.add(parse_key(item.key).suffix or name)
-    return sorted(names)
+    found: dict[str, set[str]] = {}
+    prefixes = [scope.prefix_of(label) for label in subjects]
+    listings = bucket.list_many((prefix, True) for prefix in prefixes)
+    for prefix, listing in zip(prefixes, listings, strict=True):
+        for item in listing:
+            parsed = parse_key(item.key)
+            if parsed.label and parsed.extension == "nii.gz":
+                found.setdefault(item.key[len(prefix) :].split("/")[0], set()).add(parsed.label)
+    if not found:
+        names = list_some([f"sub-{label}" for label in subjects])
+        text = f"the bucket has no regions of interest of {names}"
+        warnings.warn(text, SelectionWarning, stacklevel=2)
+    elif category is not None and category not in found:
+        there_is = sorted(found)
+        near = suggest(category, there_is)
+        raise SelectionError(
+            f"there is no category {category!r} of regions of interest; {near}there is: "
+            f"{list_some(there_is)}"
+        )
+    chosen = found.values() if category is None else [found.get(category, set())]
+    return sorted(set().union(*chosen))
 
 
 def describe(
-    subject: str | Iterable[str] = "all", *, data_dir: StrPath | None = None
+    subject: Values = "all", *, scope: Values = "all", data_dir: StrPath | None = None
 ) -> "pd.DataFrame":
-    """Count the files and bytes of each subject and session, in the bucket and here.
+    """Count the files and bytes of each scope, subject and session, in the bucket and here.
 
     Parameters
     ----------
     subject : str or list of str
+    scope : str or list of str
     data_dir : path, optional
         Where to look for local files; the chosen data directory by default. Without one, nothing
         is local.
@@ -80,18 +142,19 @@ def describe(
     Returns
     -------
     pandas.DataFrame
-        One row per subject and session (``averages`` for files without one), with the columns
-        ``sub``, ``ses``, ``files``, ``bytes``, ``local_files``, ``local_bytes``. Held-out sessions
-        and stimuli are not counted.
+        One row per subject, session (``averages`` for files without one) and scope, with the
+        columns ``sub``, ``ses``, ``files``, ``bytes``, ``local_files``, ``local_bytes``, ``scope``.
+        What is held out is not counted.
 
     Raises
     ------
-    SubjectNotFoundError, InputTypeError, BucketError
+    SubjectNotFoundError, SelectionError, InputTypeError, BucketError
     """
     import pandas as pd
 
-    cells = find_holdings(Settings(subject, data_dir=data_dir))
-    return pd.DataFrame([cell[:6] for cell in cells], columns=list(Cell._fields[:6]))
+    cells = find_holdings(Settings(subject, scope=scope, data_dir=data_dir))
+    records = [(cell.sub, cell.ses, *cell.total, cell.scope or None) for cell in cells]
+    return pd.DataFrame(records, columns=["sub", "ses", *Total._fields, "scope"])
 
 
 def find_holdings(settings: Settings) -> list[Cell]:
@@ -99,10 +162,10 @@ def find_holdings(settings: Settings) -> list[Cell]:
     table = find_selected(settings, find_local_dir(settings.data_dir))
     cells = [count_cell(place, rows) for place, rows in by_session(table.rows).items()]
     cells = [cell if cell.sub else cell._replace(ses=AVERAGES) for cell in cells]
-    return sorted(cells, key=lambda cell: cell.sub is not None)
+    return sorted(cells, key=lambda cell: cell.scope != "")
 
 
-@takes(*FILTERS, "include_stimuli")
+@takes(*FILTERS, "scope", "include_stimuli")
 def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
     """List the values that each filter of a download can have, with what carries them.
 
@@ -141,14 +204,13 @@ def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
 
 def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
     """Count what :func:`list_entities` shows, without pandas, and return the table of it."""
-    selection, facts = Selection.from_settings(settings), settings.facts
-    table = find_selected(settings, None, with_held_out=True)
+    table, facts = find_selected(settings, None, with_held_out=True), settings.facts
     counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for row in table.rows:
-        is_stimulus = row.key.startswith(dataset.STIMULI_PREFIX)
-        if row.key in dataset.ROOT_FILES or not (is_stimulus or selection.matches(row.parsed)):
+        scope = dataset.find_scope(row.key)
+        if not (scope and scope.takes_filters and table.matches(row.key)):
             continue
-        held_out = facts.is_held_out(row.key, row.ses)
+        held_out = facts.is_held_out(row.key, row.parsed)
         for name in FILTERS:
             value = getattr(row.parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
             counts.setdefault((name, value), ([], []))[held_out].append(row.size)

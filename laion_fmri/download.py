@@ -1,13 +1,17 @@
 """``download()``: fetch a selection."""
 
+import os
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
+from laion_fmri.dataset import BRAIN_LICENSE, REQUEST_URL, STIMULI, STIMULI_LICENSE
 from laion_fmri.errors import DownloadError
-from laion_fmri.folder.licences import accept_licenses as accept_licenses
 from laion_fmri.run.run import Run
 from laion_fmri.settings import (
+    ALL,
     PYTHON,
     Values,
     check_workers,
@@ -44,13 +48,14 @@ def download(
     Parameters
     ----------
     subject : str or list of str
-        ``"sub-03"`` or ``"03"``, a list of them, or ``"all"``.
+        ``"sub-03"`` or ``"03"``, a list of them, or ``"all"``; None where all scopes that are
+        named belong to the dataset, such as ``"stimuli"``.
     ses, task, space, desc, stat, suffix, extension : str or list of str, optional
         Filters, see :func:`laion_fmri.keys.key_table`. ``ses="averages"`` selects the files
-        without a session; naming sessions brings the mean-R2 map along.
+        without a session; naming sessions brings the mean-R2 map along. What is not organised by
+        session, such as the masks of ``rois``, comes with any session.
     include_stimuli : bool
-        Also mirror ``stimuli/``. Their licence has to be accepted once per data directory, see
-        :func:`accept_licenses`.
+        Also mirror ``stimuli/``, but for the images, which need a data use agreement.
     n_jobs : int
         ``aws s3 cp`` processes at once, each of which opens about 10 connections, or 20 for small
         objects, which mostly wait. A value that is not valid is replaced, with a warning.
@@ -77,8 +82,6 @@ def download(
         If `manifest` cannot be read or is not valid, or `save_manifest` cannot be written.
     DataDirNotSetError, DataDirError
         If no data directory is chosen, or it cannot be used.
-    LicenseNotAcceptedError
-        If stimuli are asked for and their licence has not been accepted.
     BucketError
         If the bucket cannot be listed.
     NoSpaceError
@@ -103,3 +106,77 @@ def download(
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
     return report.to_frame()
+
+
+def download_raw(
+    subject: Values,
+    ses: Values = None,
+    task: Values = None,
+    run: Values = None,
+    echo: Values = None,
+    part: Values = None,
+    suffix: Values = None,
+    extension: Values = None,
+    **options: Any,
+) -> "pd.DataFrame":
+    """Fetch raw data: :func:`download` with the scope ``raw``, and its other `options`."""
+    options |= {"suffix": suffix, "extension": extension, "run": run, "echo": echo, "part": part}
+    return download(subject, ses, task, scope="raw", **options)
+
+
+def download_stimuli(**options: Any) -> "pd.DataFrame":
+    """Fetch all of the scope ``stimuli`` but the images, which need a data use agreement.
+
+    `options` are those of :func:`download`.
+    """
+    return download(None, scope=STIMULI, **options)
+
+
+def download_embeddings(models: Values = ALL, **options: Any) -> "pd.DataFrame":
+    """Fetch the embeddings of the images by `models`, such as ``"CLIP"``, or by all of them.
+
+    `options` are those of :func:`download`.
+    """
+    desc = None if models == ALL else models
+    return download(None, desc=desc, suffix="embeddings", scope=STIMULI, **options)
+
+
+def download_segmentations(**options: Any) -> "pd.DataFrame":
+    """Fetch the segmentations of the images, with the tables of segments and images.
+
+    `options` are those of :func:`download`.
+    """
+    names = ["desc-segmentations", "metadata"]  # the last part of the name, as of every suffix
+    return download(None, suffix=names, scope=STIMULI, **options)
+
+
+def download_captions(**options: Any) -> "pd.DataFrame":
+    """Fetch the captions of the images; `options` are those of :func:`download`."""
+    return download(None, suffix="desc-captions", scope=STIMULI, **options)
+
+
+def accept_licenses(
+    include_stimuli: bool = False, data_dir: str | os.PathLike[str] | None = None
+) -> list[str]:
+    """Return the licences of the data in words: there is nothing to accept here.
+
+    Parameters
+    ----------
+    include_stimuli : bool
+        Whether to add the licence of the images, which are given out on request.
+    data_dir : path, optional
+        Without effect. Earlier versions recorded there that a licence was accepted.
+
+    Returns
+    -------
+    list of str
+    """
+    asked = f"{STIMULI_LICENSE}. They are given out at {REQUEST_URL}"
+    return [BRAIN_LICENSE, *[asked] * include_stimuli]
+
+
+#: The name that it has in the dataset's own package.
+accept_license = accept_licenses
+
+
+sys.modules[__name__].__class__ = CallableModule

@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from laion_fmri.base.bids import FILTERS, Parsed
+from laion_fmri.dataset import Scope
 from laion_fmri.errors import InputTypeError, SelectionError, list_some
 from laion_fmri.run.pipeline_modules import MODULES
 from laion_fmri.run.rules import Rules
-from laion_fmri.selection.filters import Selection, explain_unmatched
+from laion_fmri.selection.filters import (
+    Group,
+    Selection,
+    explain_filters,
+    leave_out,
+    needs_subject,
+    passes,
+)
 from laion_fmri.settings import NO_SUBJECT, Settings, Values
 
 Wildcards = Mapping[str, str]
@@ -28,13 +36,15 @@ def target(*, data_dir: str | None = None, **filters: Values) -> Callable[[Wildc
     data_dir : str, optional
         The data directory of the module that is meant, where a pipeline has several.
     **filters
-        ``subject``, ``ses``, ``task``, ``space``, ``desc``, ``stat``, ``suffix``, ``extension``, as
-        in :func:`laion_fmri.download.download`. One that is not given is taken from the wildcard
-        of its name (``sub`` is ``subject``); without one, subject and session are those of the
-        module. Values may hold wildcards of the rule: ``subject="{participant}"``.
+        ``subject``, ``scope``, ``ses``, ``task``, ``space``, ``desc``, ``stat``, ``suffix``,
+        ``extension``, ..., as in :func:`laion_fmri.download.download`. One that is not given is
+        taken from the wildcard of its name (``sub`` is ``subject``); without one, subject, session
+        and scope are those of the module. Values may hold wildcards of the rule:
+        ``subject="{participant}"``.
 
         Unlike in a download, an object has to carry what is named (``desc="R2"`` leaves out what
-        has no ``desc``), and nothing comes along with it.
+        has no ``desc``), and nothing comes along with it. Only where none of the scopes is
+        organised by session, as with ``label="FFA1"``, does ``ses`` not count.
 
     Returns
     -------
@@ -119,7 +129,7 @@ def expand_targets(
 
 def _check(filters: Mapping[str, Values]) -> dict[str, Values]:
     """Return `filters` for any number of calls: an iterator could be read only once."""
-    known = ("subject", *FILTERS)
+    known = ("subject", "scope", *FILTERS)
     for name in filters:
         if name not in known:
             raise InputTypeError(f"{name!r} is not a filter; there are: {', '.join(known)}")
@@ -134,24 +144,52 @@ def _find(
 ) -> tuple[Rules, list[tuple[str, Parsed]]]:
     """Return the module that is meant, and the keys that are named, sorted."""
     rules = _choose_module(data_dir)
-    named: dict[str, Any] = {"subject": rules.folder.subject, "ses": rules.folder.ses}
+    folder, listing = rules.folder, rules.listing
+    named: dict[str, Any] = {"subject": folder.subject, "ses": folder.ses, "scope": folder.scope}
     named |= _fill_in(filters, wildcards)
-    subject = named.pop("subject")
-    if subject in (None, NO_SUBJECT):
+    subject, scope = named.pop("subject"), named.pop("scope")
+    set_ = {name: value for name, value in named.items() if value is not None}
+    settings = Settings(None if subject == NO_SUBJECT else subject, set_, scope=scope)
+    if settings.subject in (None, []) and needs_subject(settings):
         raise SelectionError(
             "no subject is named: neither by a filter nor by a wildcard 'sub' nor by the"
             " configuration of the module"
         )
-    set_ = {name: value for name, value in named.items() if value is not None}
-    selection = Selection.from_settings(Settings(subject, set_))
-    listing = rules.listing
-    labels = listing.subjects if selection.subjects is None else selection.subjects
-    parsed = [item for label in sorted(labels) for item in listing.list_subject(label)]
-    found = [(key, p) for key, p in parsed if selection.matches(p, strict=True)]
-    if not found:
-        held_out = rules.folder.facts.held_out_sessions
-        raise SelectionError(_explain(selection, labels, [p for _, p in parsed], held_out))
-    return rules, found
+    selection = Selection.from_settings(settings)
+    scopes = listing.find_scopes(selection.scope_names)
+    if selection.subjects is None:
+        labels = listing.find_subjects([scope for scope in scopes if scope.has_subjects])
+    else:
+        labels = {scope.name: [*selection.subjects] for scope in scopes if scope.has_subjects}
+    groups = []
+    for scope in scopes:
+        trees = [listing.list_tree(scope, label) for label in labels.get(scope.name, [""])]
+        groups.append(Group(scope, [pair for tree in trees for pair in tree]).resolve())
+    where = _name_place({label for some in labels.values() for label in some}, scopes)
+    held_out = folder.facts.held_out_sessions
+    explained = explain_filters(selection, groups, held_out, where)
+    selection, groups = explained.selection, leave_out(selection, groups)
+    filters_ = dict(selection.filters)
+    if not any(group.scope.by_session for group in groups):
+        filters_.pop("ses", None)  # of the module or a wildcard, and none of them has sessions
+    found = [
+        pair for group in groups for pair in group.items if passes(pair[1], filters_, strict=True)
+    ]
+    if not found or explained.is_empty:
+        reasons = explained.warnings
+        if not any(group.items for group in groups) and not reasons:
+            reasons = [f"the bucket has nothing of {where}"]
+        told = ", ".join(f"{name} {' or '.join(v)}" for name, v in selection.filters.items())
+        raise SelectionError(
+            "; ".join(reasons) or f"no object of {where} carries all of this: {told}"
+        )
+    return rules, sorted(found)
+
+
+def _name_place(labels: Iterable[str], scopes: Iterable[Scope]) -> str:
+    subjects = list_some([f"sub-{label}" for label in sorted(labels)])
+    names = list_some([scope.name for scope in scopes])
+    return f"{subjects} in {names}" if subjects else names
 
 
 def _choose_module(data_dir: str | None) -> Rules:
@@ -195,16 +233,3 @@ def _fill(value: Values, wildcards: Wildcards) -> Any:
 def _tell(filters: Mapping[str, Values], wildcards: Wildcards) -> str:
     told = [f"{name} {value!r}" for name, value in _fill_in(filters, wildcards).items()]
     return ", ".join(told) or "no filter at all"
-
-
-def _explain(
-    selection: Selection, labels: Iterable[str], parsed: list[Parsed], held_out: Iterable[str]
-) -> str:
-    """Say which value matches nothing, or that all of them do but never together."""
-    where = list_some([f"sub-{label}" for label in labels])
-    if not parsed:
-        return f"the bucket has nothing of {where}"
-    for name, value, there_is in selection.find_unmatched(parsed, held_out):
-        return explain_unmatched(name, value, where, there_is)
-    named = ", ".join(f"{name} {' or '.join(values)}" for name, values in selection.filters.items())
-    return f"no object of {where} carries all of this: {named}"

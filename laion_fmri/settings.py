@@ -16,13 +16,15 @@ from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
 from laion_fmri.base.kinds import check_workers as check_workers
 from laion_fmri.base.text import suggest_name
-from laion_fmri.dataset import PUBLISHED, Facts
+from laion_fmri.dataset import DEFAULT_SCOPES, PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
 #: The values of a filter.
 Values = str | Iterable[str] | None
 #: The value of ``ses`` that selects the keys without a session.
 AVERAGES = "averages"
+#: The value of ``subject`` and of ``scope`` that selects each.
+ALL = "all"
 #: The value of ``subject`` for a pipeline that selects nothing and only names files in its rules.
 NO_SUBJECT = "none"
 
@@ -58,8 +60,30 @@ class Settings:
     )
     #: The filters that are set, by name, as they were given.
     filters: Mapping[str, Values] = field(default_factory=dict)
+    scope: Values = option(
+        kinds.VALUES,
+        'trees of the bucket, such as "rois", "freesurfer" or "raw", or "all" (default: '
+        f"{' and '.join(DEFAULT_SCOPES)})",
+    )
     include_stimuli: bool = option(
-        kinds.SWITCH, "also fetch all of stimuli/; their licence has to be accepted once", False
+        kinds.SWITCH,
+        "also fetch all of stimuli/ but the images, which need a data use agreement",
+        False,
+    )
+    include_embeddings: bool = option(
+        kinds.SWITCH, "also fetch the embeddings of the stimuli", False
+    )
+    include_freesurfer: bool = option(
+        kinds.SWITCH, "also fetch all of the scope freesurfer of each subject", False
+    )
+    include_anatomical: bool = option(
+        kinds.SWITCH, "also fetch all of the scope anatomical of each subject", False
+    )
+    include_localizers: bool = option(
+        kinds.SWITCH, "also fetch all of the scope localizers of each subject", False
+    )
+    include_raw: bool = option(
+        kinds.SWITCH, "also fetch the raw data that the filters let pass", False
     )
     workers: int = option(kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS)
     data_dir: str | os.PathLike[str] | None = option(
@@ -122,13 +146,6 @@ class Settings:
         "a stand-in for S3 (default: $LAION_FMRI_ENDPOINT_URL, else S3 itself)",
         ways=_CONFIG,
     )
-    trees: tuple[str, ...] = option(
-        kinds.WORDS,
-        "prefixes listed for each subject, with {subject} in them (default: derivatives and "
-        "atlases)",
-        PUBLISHED.trees,
-        _CONFIG,
-    )
     held_out_sessions: tuple[str, ...] = option(
         kinds.WORDS,
         "sessions that the bucket lists but does not give out (default: ses-31 to ses-34)",
@@ -137,7 +154,7 @@ class Settings:
     )
     restricted_keys: tuple[str, ...] = option(
         kinds.WORDS,
-        "keys that need a data use agreement (default: the stimuli in one HDF5 file)",
+        "keys that need a data use agreement (default: the images in one HDF5 file)",
         PUBLISHED.restricted_keys,
         _CONFIG,
     )
@@ -145,7 +162,7 @@ class Settings:
     @property
     def facts(self) -> Facts:
         """What is known of the bucket's keys."""
-        return Facts(self.trees, self.held_out_sessions, self.restricted_keys)
+        return Facts(self.held_out_sessions, self.restricted_keys)
 
 
 #: The field of each option, by its name in Python and on the command line.
@@ -183,7 +200,7 @@ def spell_command(command: str, settings: Settings, subjects: Values = None) -> 
 
 def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     """Return the options of :func:`spell_command`."""
-    given = {"subject": subjects or settings.subject, **settings.filters}
+    given = {"subject": subjects or settings.subject, "scope": settings.scope, **settings.filters}
     if settings.manifest:
         if given["subject"] == "all":
             del given["subject"]
@@ -192,7 +209,11 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     for name, values in given.items():
         if values is not None:
             words += [f"--{name}", *([values] if isinstance(values, str) else values)]
-    words += ["--include-stimuli"] * settings.include_stimuli
+    words += [
+        f"--{name.replace('_', '-')}"
+        for name in list_options(COMMAND)
+        if name.startswith("include_") and getattr(settings, name)
+    ]
     if settings.data_dir is not None:
         words += ["--data-dir", os.fspath(settings.data_dir)]
     return words
@@ -223,14 +244,14 @@ def make_schema() -> dict[str, Any]:
     filters = {name: {**values, "description": f"{words}: {HELP[name]}"} for name in FILTERS}
     return {
         "type": "object",
-        "required": ["subject"],
+        "anyOf": [{"required": ["subject"]}, {"required": ["scope"]}],
         "additionalProperties": False,
         "properties": {"subject": known.pop("subject"), **filters, **known},
     }
 
 
 def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
-    if problem.validator == "required":
+    if problem.validator == "anyOf":
         description = problem.schema["properties"]["subject"]["description"]
         return f"the configuration lacks 'subject': {description}"
     if problem.validator == "additionalProperties":

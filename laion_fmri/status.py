@@ -1,8 +1,10 @@
 """``status()``: how much of a selection is here, by subject and session."""
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.errors import SelectionWarning
 from laion_fmri.selection.overview import Cell, take_overview
@@ -56,3 +58,6 @@ def status(subject: Values = "all", ses: Values = None, **options: Any) -> "pd.D
     for text in overview.warnings:
         warnings.warn(text, SelectionWarning, stacklevel=3)
     return pd.DataFrame(overview.cells, columns=list(Cell._fields))
+
+
+sys.modules[__name__].__class__ = CallableModule

@@ -4,9 +4,11 @@ For a download, a file is complete when its size is right. That says nothing of 
 neither does the AWS CLI, which does not compare an object that comes in parts. This does.
 """
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.check.verification import Check
 from laion_fmri.run.monitor import Progress
@@ -91,3 +93,6 @@ def verify(
     with Check(settings, n_jobs, repairs=repair) as check:
         found = check.run(progress)
         return (check.repair(found) if repair else found).to_frame()
+
+
+sys.modules[__name__].__class__ = CallableModule

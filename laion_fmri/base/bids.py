@@ -22,6 +22,12 @@ class Parsed(NamedTuple):
     suffix: Annotated[str | None, "suffixes, such as statmap or trials"]
     extension: Annotated[str | None, "extensions, such as nii.gz or tsv"]
     run: Annotated[str | None, "runs, such as run-01"] = None
+    echo: Annotated[str | None, "echoes of raw data, such as echo-1"] = None
+    part: Annotated[str | None, "parts of raw data, mag or phase"] = None
+    hemi: Annotated[str | None, "hemispheres, L or R"] = None
+    res: Annotated[str | None, "resolutions, such as res-1pt8"] = None
+    label: Annotated[str | None, "regions of interest, such as FFA1; FFA-1 is the same"] = None
+    contrast: Annotated[str | None, "contrasts of localizers, such as body"] = None
 
 
 #: Name of each field -> the help of a filter on it.
@@ -32,6 +38,8 @@ HELP: dict[str, str] = {
 ENTITIES = tuple(name for name in HELP if name not in ("suffix", "extension"))
 #: The filters of ``download()``, in the order of its arguments; the subject is not one of them.
 FILTERS = tuple(name for name in HELP if name != "sub")
+#: Those that also choose scopes: one that has none of the entity is left out.
+CHOOSERS = FILTERS[7:]
 
 
 def parse_key(key: str) -> Parsed:
@@ -43,8 +51,8 @@ def parse_key(key: str) -> Parsed:
     --------
     >>> parse_key("derivatives/x/sub-03/ses-01/func/sub-03_ses-01_desc-R2_statmap.nii.gz").desc
     'R2'
-    >>> parse_key("derivatives/atlases/sub-03/rois/V1.nii.gz").suffix
-    'V1'
+    >>> parse_key("derivatives/rois/sub-03/face/sub-03_hemi-L_label-FFA-1_mask.label").label
+    'FFA1'
     """
     directory, _, name = key.rpartition("/")
     stem, _, extension = name.partition(".")
@@ -56,7 +64,12 @@ def parse_key(key: str) -> Parsed:
 
 def _read_entities(text: str) -> dict[str, str]:
     tokens = [token.partition("-") for token in text.replace("/", "_").split("_")]
-    return {entity: value for entity, _, value in tokens if value and entity in ENTITIES}
+    return {name: join_label(name, v) for name, _, v in tokens if v and name in ENTITIES}
+
+
+def join_label(name: str, value: str) -> str:
+    """Return a value as a filter reads it: the bucket writes ``FFA-1`` for the label ``FFA1``."""
+    return value.replace("-", "") if name == "label" else value
 
 
 #: Thousands of keys share a few hundred directories.

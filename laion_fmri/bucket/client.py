@@ -17,6 +17,8 @@ from laion_fmri import __version__
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 15.0
 #: Requests for a page before it is given up, each after a longer pause: 3.5 s on average for all.
 ATTEMPTS = 4
+#: Listings at the same time: each scope of each subject is one.
+AT_ONCE = 32
 #: How a document of S3 begins: a listing or an error, after the XML declaration.
 S3_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?<(?:\w+:)?(?:ListBucketResult|Error)\b")
 #: A document that breaks off before it is clear what it is.
@@ -167,7 +169,7 @@ def _make_client(region: str, endpoint_url: str | None, certificates: str | bool
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=READ_TIMEOUT,
-            max_pool_connections=16,
+            max_pool_connections=AT_ONCE,
             s3={"addressing_style": "path"} if endpoint_url else None,
         ),
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from laion_fmri import dataset
 from laion_fmri.base.text import spell
 from laion_fmri.bucket.address import check_address
-from laion_fmri.bucket.client import NoListingError, TooLongError, get_client
+from laion_fmri.bucket.client import AT_ONCE, NoListingError, TooLongError, get_client
 from laion_fmri.bucket.client import pause_collector as pause_collector
 from laion_fmri.errors import BucketError, SelectionWarning
 from laion_fmri.settings import Settings
@@ -88,8 +88,13 @@ class Bucket:
 
     def list_many(self, prefixes: Iterable[tuple[str, bool]]) -> list[list[ListedObject]]:
         """List several prefixes at once; each comes with whether it is listed ``deep``."""
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
             return list(pool.map(lambda p: list(self.list_objects(p[0], deep=p[1])), prefixes))
+
+    def list_many_folders(self, prefixes: Iterable[str]) -> list[list[str]]:
+        """List the folders under several prefixes at once; see :meth:`list_folders`."""
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            return list(pool.map(self.list_folders, prefixes))
 
     def list_folders(self, prefix: str) -> list[str]:
         """List the names of the folders directly under `prefix`, sorted."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from laion_fmri import dataset
 from laion_fmri.base.bids import parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject
@@ -18,8 +17,9 @@ from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest import read_manifest
 from laion_fmri.selection.manifest_run import sort_entries
+from laion_fmri.selection.scopes import add_local
 from laion_fmri.selection.table import Row, Table, choose_rows, compare, find_keys
-from laion_fmri.settings import Settings
+from laion_fmri.settings import ALL, Settings
 
 
 @dataclass(frozen=True)
@@ -41,32 +41,29 @@ def take_inventory(settings: Settings, data_dir: Path) -> Inventory:
     """Find out what should be in `data_dir`, and what else is.
 
     Where a subject is named, and of a manifest, all that is selected is expected; otherwise only
-    what of it is here. What is held out is expected only where it is here. Extras are what the
+    what of it is here, as of a scope that is here and not named. What is held out is expected only
+    where it is here. Extras are what the
     bucket or the manifest does not have: without subject and filters anywhere in `data_dir`, else
     in the trees of the subjects, as far as the filters let it pass. Folders that are links are not
     looked into, nor is our own state.
     """
     is_named = settings.subject is not None
-    is_whole = not is_named and not settings.filters
-    has_stimuli = is_whole and (data_dir / dataset.STIMULI_PREFIX).is_dir()
-    settings = replace(
-        settings,
-        subject=settings.subject if is_named else "all",
-        include_stimuli=settings.include_stimuli or has_stimuli,
-    )
-    selection = Selection.from_settings(settings)
+    is_whole = not is_named and not settings.filters and settings.scope is None
+    selection = Selection.from_settings(replace(settings, subject=settings.subject or ALL))
+    named = selection.scope_names
     bucket = None
     if settings.manifest:
         table = _read_manifest(settings.manifest, selection, data_dir, is_whole=is_whole)
     else:
         bucket = Bucket.from_settings(settings)
+        selection = add_local(selection, data_dir, bucket)
         table = find_keys(selection, NOTHING_HELD_OUT, bucket, data_dir)
     table.announce(stacklevel=6)
     here = set(_walk(data_dir, None if is_whole else table.trees))
     unknown = here - table.listed.keys()
     rows = list(table.rows)
     if not is_whole:
-        unknown = {key for key in unknown if selection.matches(parse_key(key))}
+        unknown = {key for key in unknown if table.matches(key)}
     elif bucket:
         rows += _ask_beside(unknown, bucket, table.trees, data_dir)
     unknown.difference_update(row.key for row in rows)
@@ -75,11 +72,15 @@ def take_inventory(settings: Settings, data_dir: Path) -> Inventory:
     if not bucket:
         return Inventory(replace(table, rows=tuple(rows)), extras)
     present = {row.key for row in rows if _is_here(row, data_dir)}
-    public = {row.key for row in rows if not PUBLISHED.is_held_out(row.key, row.ses)}
+    public = {row.key for row in rows if not PUBLISHED.is_held_out(row.key, row.parsed)}
     wanted = present
     if is_named:
         _warn_of_held_out(selection, present)
-        wanted = present | public
+        wanted = present | {
+            row.key
+            for row in rows
+            if row.key in public and (ALL in named or row.scope in (*named, ""))
+        }
     chosen = tuple(row for row in rows if row.key in wanted)
     elsewhere = 0 if is_named else len(public - present)
     return Inventory(replace(table, rows=chosen), extras, elsewhere, bucket)
@@ -116,8 +117,9 @@ def _read_manifest(file: str, selection: Selection, data_dir: Path, *, is_whole:
     else:
         listed = sort_entries(file, entries, selection)
         table = choose_rows(listed, selection, NOTHING_HELD_OUT, data_dir)
-        trees = [tree for subject in listed.subjects for tree in PUBLISHED.trees_of(subject)]
-        table = replace(table, trees=(*trees, dataset.STIMULI_PREFIX))
+        scopes = [group.scope for group in listed.groups]
+        trees = [s.prefix_of(label) for s in scopes for label in listed.subjects or [""]]
+        table = replace(table, trees=tuple(dict.fromkeys(trees)))
     return replace(
         table,
         listed={entry.key: entry.size for entry in entries},

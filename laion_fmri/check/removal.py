@@ -18,12 +18,12 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import STATE_DIR, check_readable, get_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
-from laion_fmri.errors import SelectionError, SubjectNotFoundError
+from laion_fmri.errors import SelectionError
 from laion_fmri.folder.claims import Claims
 from laion_fmri.folder.guard import CHOSEN, FOLDER, NO_FOLDER
 from laion_fmri.folder.kept import drop, is_kept
 from laion_fmri.folder.presence import has_others
-from laion_fmri.selection.filters import Selection, is_brain_map
+from laion_fmri.selection.filters import Selection, is_brain_map, passes
 from laion_fmri.selection.table import Row, find_keys
 from laion_fmri.settings import Settings
 
@@ -126,12 +126,11 @@ class Removal:
 
 def plan_removal(settings: Settings) -> Removal:
     """Find what would be removed, and change nothing."""
-    if settings.subject is None:
-        raise SubjectNotFoundError("name a subject, such as sub-03, or all")
     data_dir = get_data_dir(settings.data_dir)
     check_readable(data_dir)
     selection = Selection.from_settings(settings)
     table = find_keys(selection, NOTHING_HELD_OUT, Bucket.from_settings(settings), data_dir)
+    selection = table.selection or selection
     named = [row for row in table.rows if _is_named(row, selection)]
     if not named:
         reasons = table.warnings or ["no file carries all that is named"]
@@ -148,9 +147,11 @@ def plan_removal(settings: Settings) -> Removal:
 
 
 def _is_named(row: Row, selection: Selection) -> bool:
-    if row.key.startswith(dataset.STIMULI_PREFIX):
-        return selection.include_stimuli
-    return "/" in row.key and selection.matches(row.parsed, strict=True)
+    scope = dataset.find_scope(row.key)
+    if scope is None:
+        return False
+    own = selection.extra_filters(scope)
+    return passes(row.parsed, selection.filters if own is None else own, strict=True)
 
 
 def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Iterator[Item]:
@@ -185,7 +186,7 @@ def _explain_left(row: Row, mode: int, selection: Selection) -> str:
         return "it is not a file"
     if row.key in PUBLISHED.restricted_keys:
         return RESTRICTED
-    if PUBLISHED.is_held_out(row.key, row.ses) and row.ses not in selection.sessions:
+    if PUBLISHED.is_held_out(row.key, row.parsed) and row.ses not in selection.sessions:
         return HELD_OUT
     return ""
 

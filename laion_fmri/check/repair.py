@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from laion_fmri import dataset
 from laion_fmri.check.content_check import Finding
 from laion_fmri.check.inventory import find_aside
 from laion_fmri.config import is_writable, not_writable
@@ -16,7 +15,6 @@ from laion_fmri.errors import DataDirError, LaionFmriError
 from laion_fmri.fetch.aws import find_aws_command
 from laion_fmri.folder.guard import CORRUPT, REPAIR_LOCK, Mirror, check_state, open_state, walk
 from laion_fmri.folder.kept import put_back
-from laion_fmri.folder.licences import has_accepted_stimuli
 from laion_fmri.run.run import Run, Watch
 from laion_fmri.selection.manifest import Entry, write_manifest
 from laion_fmri.selection.table import Row
@@ -24,8 +22,6 @@ from laion_fmri.settings import Settings
 
 #: What should be there, and what was found instead.
 Broken = tuple[Row, Finding]
-
-_ASK_FOR_LICENCE = "accept its licence with 'laion-fmri license --accept-stimuli'"
 
 
 @contextlib.contextmanager
@@ -61,15 +57,9 @@ def repair(
     there it is put back if nothing whole has come in its place, and removed if something has. A
     file that the bucket gives with the same content twice is ``unverified``.
     """
-    said: dict[str, str] = {}  # key -> why it has not been fetched
     try:
         items = [item for item, _ in broken]
-        if not has_accepted_stimuli(data_dir):
-            stimuli = [i.key for i in items if i.key.startswith(dataset.STIMULI_PREFIX)]
-            said = dict.fromkeys(stimuli, f"not fetched: {_ASK_FOR_LICENCE}")
-        wanted = [item for item in items if item.key not in said]
-        if wanted:
-            said |= _fetch(wanted, data_dir, n_jobs, watch)
+        said = _fetch(items, data_dir, n_jobs, watch) if items else {}
         return {
             item.key: _check_again(item, finding, data_dir, check)
             if os.path.lexists(item.path) and os.path.lexists(find_aside(data_dir, item.key))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from laion_fmri.base.text import format_size
 from laion_fmri.commands import output
 from laion_fmri.errors import DataDirNotSetError
+from laion_fmri.settings import ALL
 
 if TYPE_CHECKING:
     from laion_fmri.discovery import EntityValue
@@ -38,6 +39,7 @@ def add(commands: Any) -> None:
     info.add_argument(
         "--subject", nargs="+", metavar="SUBJECT", help="show these subjects by session"
     )
+    output.add_options(info, scope=f"show these scopes, such as raw (default: {ALL})")
     output.add_options(info, data_dir="where to look for local files")
 
     text = "list the files that the filters select"
@@ -73,22 +75,37 @@ def _add_forms(parser: argparse.ArgumentParser, *names: str) -> None:
 def _run_info(arguments: argparse.Namespace) -> int:
     from laion_fmri.config import find_data_dir
     from laion_fmri.discovery import find_holdings
-    from laion_fmri.selection.overview import add_up
+    from laion_fmri.selection.overview import ROOT, add_up
     from laion_fmri.settings import AVERAGES
 
-    by_session = arguments.subject is not None
-    cells = find_holdings(output.read_arguments(arguments, subject=arguments.subject or "all"))
-    table = output.make_table(
-        ("subject", "session" if by_session else "sessions"),
-        ("files", "size", "here: files", "size"),
+    is_detailed = arguments.subject is not None
+    settings = output.read_arguments(
+        arguments, subject=arguments.subject or ALL, scope=arguments.scope or ALL
     )
-    for _, group in groupby(cells, key=lambda cell: (cell.sub, by_session and cell.ses)):
+    cells = find_holdings(settings)
+    table = output.make_table(
+        ("scope", "subject", "session") if is_detailed else ("scope",),
+        (
+            *(() if is_detailed else ("subjects", "sessions")),
+            "files",
+            "size",
+            "here: files",
+            "size",
+        ),
+    )
+    for _, group in groupby(cells, key=lambda cell: cell.place if is_detailed else cell.scope):
         some = list(group)
         place, total = some[0].place, add_up(some)
-        sessions = str(sum(cell.ses != AVERAGES for cell in some))
+        sessions = {cell.place.session for cell in some} - {"", AVERAGES}
+        subjects = {cell.sub for cell in some} - {None}
+        counts = [
+            f"{len(subjects):,}" if subjects else "",
+            f"{len(sessions):,}" if sessions else "",
+        ]
+        subject = place.subject if place.sub else ""
         table.add_row(
-            place.subject if place.sub else "(root)",
-            (place.session or place.ses) if by_session else sessions,
+            place.scope or ROOT,
+            *([subject, place.session] if is_detailed else counts),
             f"{total.files:,}",
             format_size(total.bytes),
             f"{total.local_files:,}",

@@ -57,7 +57,7 @@ def answer_shell(parser: argparse.ArgumentParser) -> None:
 
     (commands,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for action in chain.from_iterable(command._actions for command in commands.values()):
-        if action.dest == "subject" or action.dest in FILTERS:
+        if action.dest in ("subject", "scope", *FILTERS):
             action.completer = _offer_values
         elif action.type not in (None, str):  # a number
             action.completer = ChoicesCompleter({})
@@ -75,6 +75,7 @@ def _offer_values(
         known = recall_listing(Bucket.from_settings())
     except ConfigError:  # the command itself will say so
         known = {}
+    scopes = getattr(parsed_args, "scope", None) or ()
     subjects = getattr(parsed_args, "subject", None) or ()
     given = getattr(parsed_args, action.dest, None) or ()
-    return suggest_values(action.dest, prefix, known, subjects=subjects, given=given)
+    return suggest_values(action.dest, prefix, known, scopes=scopes, subjects=subjects, given=given)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from laion_fmri import dataset
 from laion_fmri.base.text import format_seconds, format_size
 from laion_fmri.commands import output
-from laion_fmri.errors import LicenseNotAcceptedError, list_some
+from laion_fmri.errors import list_some
+from laion_fmri.selection.filters import needs_subject
 from laion_fmri.selection.overview import by_session, name_sessions
 from laion_fmri.settings import COMMAND, list_options, spell_command
 
@@ -39,8 +40,9 @@ def add(commands: Any) -> None:
     text = "fetch what the filters select"
     download = output.add_command(commands, "download", _run_download, text, epilog)
     subjects = "sub-03, 03, or all; required without --manifest, and with it all by default"
-    output.add_filters(download, subjects, "also fetch all of stimuli/")
-    names = [name for name in list_options(COMMAND) if name not in ("subject", "include_stimuli")]
+    output.add_filters(download, subjects, list_options(COMMAND)["include_stimuli"].help)
+    given = ("subject", "scope", "include_stimuli")
+    names = [name for name in list_options(COMMAND) if name not in given]
     output.add_options(download, *names)
     download.add_argument("--quiet", action="store_true", help="print only warnings and errors")
 
@@ -49,17 +51,11 @@ def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.run.run import Run
 
     settings = output.read_arguments(arguments)
-    if settings.subject is None:
+    if settings.subject is None and needs_subject(settings):
         if settings.manifest is None:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
         settings = replace(settings, subject="all")
-    try:
-        run = Run(settings)
-    except LicenseNotAcceptedError:
-        if not _ask_for_licence(arguments.data_dir):
-            raise
-        run = Run(settings)
-    with run:
+    with Run(settings) as run:
         return _fetch(run, quiet=arguments.quiet)
 
 
@@ -134,25 +130,12 @@ def _print_failures(report: "Report", obstacles: Collection[str]) -> None:
     output.say(f"{advice}; the log is {report.log}" if report.log else advice)
 
 
-def _ask_for_licence(data_dir: str | None) -> bool:
-    """Ask on a terminal whether the licence of the stimuli is accepted; record a yes."""
-    from laion_fmri.folder.licences import accept_licenses
-
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    output.say(dataset.STIMULI_LICENSE)
-    is_accepted = output.ask("Do you accept?")
-    if is_accepted:
-        accept_licenses(include_stimuli=True, data_dir=data_dir)
-    return is_accepted
-
-
 def _print_table(rows: "Sequence[Row]") -> None:
     from rich import box
     from rich.table import Column
 
     plan = output.make_table(
-        (Column("subject", no_wrap=True), "sessions"),
+        (Column("subject", no_wrap=True), Column("scope", no_wrap=True), "sessions"),
         ("files", "size", "here", "to fetch", "size"),
         no_wrap=True,
         box=box.SIMPLE_HEAD,
@@ -160,23 +143,28 @@ def _print_table(rows: "Sequence[Row]") -> None:
         pad_edge=False,
     )
     groups = group_rows(rows)
-    for subject, sessions, group in groups:
-        plan.add_row(subject, sessions, *_count(group))
+    for subject, scope, sessions, group in groups:
+        plan.add_row(subject, scope, sessions, *_count(group))
     if len(groups) > 1:
         plan.add_section()
-        plan.add_row("all", "", *_count(rows), style="bold")
+        plan.add_row("all", "", "", *_count(rows), style="bold")
     output.open_console().print(plan)
 
 
-def group_rows(rows: "Iterable[Row]") -> "list[tuple[str, str, list[Row]]]":
-    """Return subject, sessions and rows of each line: by session if there is only one subject."""
+def group_rows(rows: "Iterable[Row]") -> "list[tuple[str, str, str, list[Row]]]":
+    """Return subject, scope, sessions and rows of each line.
+
+    They are by session if there is only one subject.
+    """
     places = by_session(rows)
     is_single = len({place.sub for place in places if place.sub is not None}) == 1
     groups = []
-    for _, group in groupby(places, key=lambda place: place if is_single else place.subject):
+    for _, group in groupby(places, key=lambda place: place if is_single else place[:2]):
         some = list(group)
-        sessions = name_sessions(place.ses for place in some if place.sub is not None)
-        groups.append((some[0].subject, sessions, [row for p in some for row in places[p]]))
+        first = some[0]
+        sessions = name_sessions(place.ses for place in some if place.session)
+        scope = first.scope if first.sub is not None else ""
+        groups.append((first.subject, scope, sessions, [row for p in some for row in places[p]]))
     return groups
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
 from laion_fmri.base.text import spell
 from laion_fmri.settings import COMMAND, Settings, list_options, read_settings
@@ -24,7 +25,7 @@ UNITS = "Sizes are in decimal units: 1 MB is 1,000,000 bytes"
 #: Columns of a pipe: a wide line is easier to cut than a folded one to join.
 PIPE_COLUMNS = 200
 #: Longest label that is written out in a heading or a row; a session has two digits.
-LONGEST = 12
+LONGEST = 16
 
 
 def add_command(
@@ -41,6 +42,7 @@ def add_command(
 def add_filters(parser: argparse.ArgumentParser, subject_help: str, stimuli_help: str) -> None:
     """Add the options that select files."""
     parser.add_argument("--subject", nargs="+", metavar="SUBJECT", help=subject_help)
+    add_options(parser, "scope")
     for name in FILTERS:
         parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=HELP[name])
     add_options(parser, include_stimuli=stimuli_help)
@@ -57,7 +59,10 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> N
             flag, text = (f"no-{flag}", f"do not {text}") if default else (flag, text)
             parser.add_argument(f"--{flag}", dest=name, action=action, help=text)
         else:
-            parser.add_argument(f"--{flag}", type=kind.parse, metavar=kind.metavar, help=text)
+            count = "+" if kind is kinds.VALUES else None
+            parser.add_argument(
+                f"--{flag}", nargs=count, type=kind.parse, metavar=kind.metavar, help=text
+            )
 
 
 def read_arguments(arguments: argparse.Namespace, **others: Any) -> Settings:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from laion_fmri.base.text import format_size
 from laion_fmri.commands import output
 from laion_fmri.errors import list_some
+from laion_fmri.selection.filters import needs_subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,8 @@ def _run_remove(arguments: argparse.Namespace) -> int:
     from laion_fmri.check.removal import plan_removal
 
     is_asked = not (arguments.yes or arguments.dry_run)
-    if arguments.subject is None:
+    settings = output.read_arguments(arguments)
+    if settings.subject is None and needs_subject(settings):
         output.say("error: nothing is named to remove; name a --subject, such as sub-03, or all")
         return output.USAGE
     if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -44,7 +46,7 @@ def _run_remove(arguments: argparse.Namespace) -> int:
             "error: there is no terminal to ask on; add --yes to remove, or --dry-run to look"
         )
         return output.USAGE
-    removal = plan_removal(output.read_arguments(arguments))
+    removal = plan_removal(settings)
     output.warn(removal.warnings)
     planned = removal.select("planned")
     if planned:
@@ -77,17 +79,18 @@ def _print_plan(removal: "Removal", planned: "Sequence[Item]") -> None:
 
     groups = by_session(planned)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for heading in ("subject", "session"):
+    for heading in ("subject", "session", "scope"):
         table.add_column(heading, no_wrap=True)
     has_partial = any(item.size != item.listed_size for item in planned)
     for heading in ("files", "size", "of these partial")[: 3 if has_partial else 2]:
         table.add_column(heading, justify="right", no_wrap=True)
-    lines = [(place.subject, place.session, group) for place, group in groups.items()]
-    for subject, session, group in [*lines, ("all", "", list(planned))]:
+    lines = [(p.subject, p.session, p.scope if p.sub else "", g) for p, g in groups.items()]
+    for subject, session, scope, group in [*lines, ("all", "", "", list(planned))]:
         partial = sum(item.size != item.listed_size for item in group)
         table.add_row(
             output.cut(subject),
             output.cut(session),
+            scope,
             f"{len(group):,}",
             _format_total(group),
             *([f"{partial:,}" if partial else ""] if has_partial else []),

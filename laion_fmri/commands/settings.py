@@ -43,13 +43,11 @@ def add(commands: Any) -> None:
     config = add_command(commands, "config", _run_config, text, epilog)
     add_options(config, data_dir="the folder to use from now on")
 
-    text = "show or accept the licences of the data"
-    epilog = "example: laion-fmri license --accept-stimuli"
-    license_ = add_command(commands, "license", _run_license, text, epilog)
-    license_.add_argument(
-        "--accept-stimuli", action="store_true", help="accept the closed licence of the stimuli"
-    )
-    add_options(license_, data_dir="the folder that it is recorded in")
+    text = "show the licences of the data"
+    license_ = add_command(commands, "license", _run_license, text, "example: laion-fmri license")
+    unneeded = "does nothing any more: the images are given out by a form"
+    license_.add_argument("--accept-stimuli", action="store_true", help=unneeded)
+    add_options(license_, data_dir="does nothing any more")
 
     text = "print the Snakefile that a pipeline can embed"
     epilog = 'in a pipeline: module laion: snakefile: "<what this prints>"'
@@ -73,17 +71,11 @@ def _run_config(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _run_license(arguments: argparse.Namespace) -> int:
+def _run_license(_arguments: argparse.Namespace) -> int:
     from laion_fmri import dataset
-    from laion_fmri.config import get_data_dir
-    from laion_fmri.folder.licences import accept_licenses, has_accepted_stimuli
 
-    path = get_data_dir(arguments.data_dir)
-    if arguments.accept_stimuli:
-        accept_licenses(include_stimuli=True, data_dir=path)
-    accepted = "accepted" if has_accepted_stimuli(path) else "not accepted"
     print(dataset.BRAIN_LICENSE, dataset.STIMULI_LICENSE, sep="\n")
-    print(f"The licence of the stimuli is {accepted} for {path}.")
+    print(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
     return DONE
 
 

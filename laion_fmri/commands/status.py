@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
-from laion_fmri.base.text import format_size
+from laion_fmri.base.text import format_size, spell
 from laion_fmri.commands import output
 from laion_fmri.settings import AVERAGES
 
@@ -105,15 +105,41 @@ def _print_overview(overview: "Overview") -> None:
 
 
 def draw_grid(overview: "Overview", columns: int) -> "Iterator[Text]":
-    """Yield the lines of the grid, each at most `columns` wide if a group of sessions fits.
+    """Yield the lines of the grids, each at most `columns` wide if a group of sessions fits.
+
+    Each scope that is organised by session has one; the others share one, with a column for each.
+    """
+    from rich.text import Text
+
+    flat: dict[tuple[str | None, str], tuple[str, str]] = {}
+    for scope in overview.scopes:
+        cells = overview.cells_of(scope)
+        sessions = overview.sessions_of(scope)
+        if not sessions:
+            flat |= {(cell.sub, scope): SIGNS[cell.state] for cell in cells}
+            continue
+        signs = {(cell.sub, cell.ses): SIGNS[cell.state] for cell in cells}
+        yield Text(spell(scope))
+        yield from _draw_block(overview.subjects, sessions, signs, columns)
+    if flat:
+        yield from _draw_block(
+            overview.subjects, [*dict.fromkeys(s for _, s in flat)], flat, columns
+        )
+
+
+def _draw_block(
+    subjects: Sequence[str],
+    sessions: Sequence[str],
+    signs: Mapping[tuple[str | None, str], tuple[str, str]],
+    columns: int,
+) -> "Iterator[Text]":
+    """Yield the lines of a grid of subjects by `sessions`, or by scopes.
 
     Labels that do not fit side by side are written downwards; long rows go on in another block.
     """
     from rich.text import Text
 
-    subjects, sessions = overview.subjects, overview.sessions
-    signs = {(cell.sub, cell.ses): SIGNS[cell.state] for cell in overview.cells}
-    has_averages = any(sub is not None and ses == AVERAGES for sub, ses in signs)
+    has_averages = any(ses == AVERAGES for _, ses in signs)
     labels = [output.cut(label) for label in sessions]
     names = [f"sub-{output.cut(name)}" for name in subjects]
     margin = max(map(len, names), default=0) + 2

@@ -28,7 +28,7 @@ FOLDER = CHOSEN | os.O_NOFOLLOW
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: The folders and files of our state; an old one also has runs, logs and a stamp, which stay.
 PARTIAL, KEPT, ALIVE, CORRUPT = FOLDERS = ("partial", "kept", "alive", "corrupt")
-CLAIMS, REPAIR_LOCK, LICENCES = FILES = ("claims", "repair.lock", "licenses.json")
+CLAIMS, REPAIR_LOCK = FILES = ("claims", "repair.lock")
 
 _KINDS = {
     stat.S_IFLNK: "a link",

@@ -5,16 +5,18 @@ Only the main process of a run lists; the other ones read what it has found.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from laion_fmri.base.bids import Parsed, parse_key
 from laion_fmri.base.files import write_atomically
+from laion_fmri.dataset import Scope, make_scope
 from laion_fmri.folder.obstacles import find_conflicts, is_safe_key
 from laion_fmri.run.run_folder import RunFolder
-from laion_fmri.selection.table import list_subjects
+from laion_fmri.selection.scopes import find_scopes, find_subjects
 
 
 class Listing:
@@ -26,6 +28,7 @@ class Listing:
         self._looked: set[str] = set()
         self._conflicts: dict[str, str] | None = None
         self._keys: dict[str, list[tuple[str, Parsed]]] = {}
+        self._answers: dict[str, Any] = {}
 
     @cached_property
     def _known(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -52,32 +55,47 @@ class Listing:
             self._look(key.rpartition("/")[0] + "/" if "/" in key else "", deep=False)
         return self._known[1].get(key)
 
-    @cached_property
-    def subjects(self) -> list[str]:
-        """The labels of all subjects of the bucket."""
-        file = Path(self._folder.path, "subjects.json")
-        if not self._is_main:
-            return list(json.loads(file.read_text())) if file.exists() else []
-        labels = list_subjects(self._folder.bucket)
-        write_atomically(file, json.dumps(labels))
-        return labels
+    def find_scopes(self, names: Iterable[str]) -> list[Scope]:
+        """Return the scopes of these names, as far as the bucket has them."""
+        names = list(names)
+        found = self._keep(f"scopes {names}", lambda: [s.name for s in self._ask_scopes(names)])
+        return [make_scope(name) for name in found or ()]
 
-    def list_subject(self, label: str) -> list[tuple[str, Parsed]]:
-        """Return the keys of all public objects of the subject `label`, parsed and sorted."""
-        if label not in self._keys:
-            self._keys[label] = list(self._list_subject(label))
-        return self._keys[label]
+    def find_subjects(self, scopes: Sequence[Scope]) -> dict[str, list[str]]:
+        """Return the labels of the subjects that each of `scopes` has, by name."""
+        bucket, names = self._folder.bucket, [scope.name for scope in scopes]
+        return self._keep(f"subjects {names}", lambda: find_subjects(scopes, bucket)) or {}
 
-    def _list_subject(self, label: str) -> Iterator[tuple[str, Parsed]]:
+    def list_tree(self, scope: Scope, label: str) -> list[tuple[str, Parsed]]:
+        """Return the keys of all public objects of a scope and subject, parsed and sorted."""
+        tree = scope.prefix_of(label)
+        if tree not in self._keys:
+            self._keys[tree] = list(self._list_tree(tree))
+        return self._keys[tree]
+
+    def _ask_scopes(self, names: Sequence[str]) -> list[Scope]:
+        return find_scopes(names, self._folder.bucket)
+
+    def _keep(self, question: str, ask: Callable[[], Any]) -> Any:
+        """Return an answer of the bucket's, which the main process asks for and keeps."""
+        name = hashlib.sha256(question.encode()).hexdigest()[:16]
+        file = Path(self._folder.path, f"answer-{name}.json")
+        if question not in self._answers:
+            if self._is_main:
+                self._answers[question] = ask()
+                write_atomically(file, json.dumps(self._answers[question]))
+            else:
+                self._answers[question] = json.loads(file.read_text()) if file.exists() else None
+        return self._answers[question]
+
+    def _list_tree(self, tree: str) -> Iterator[tuple[str, Parsed]]:
         facts = self._folder.facts
-        trees = tuple(facts.trees_of(label))
-        for tree in trees:
-            if tree not in self._folder.trees:
-                self._look(tree, deep=True)
-        for key in sorted(key for key in chain(*self._known) if key.startswith(trees)):
+        if tree not in self._folder.trees:
+            self._look(tree, deep=True)
+        for key in sorted(key for key in chain(*self._known) if key.startswith(tree)):
             parsed = parse_key(key)
             refused = not is_safe_key(key) or key in self.find_conflicts()
-            if not (refused or facts.is_held_out(key, parsed.ses)):
+            if not (refused or facts.is_held_out(key, parsed)):
                 yield key, parsed
 
     def find_conflicts(self) -> dict[str, str]:

@@ -35,7 +35,7 @@ from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
 from laion_fmri.run.rules import Rules, is_dry_run, load_rules
 from laion_fmri.run.run_folder import TABLE, RunFolder, write_stamp
 from laion_fmri.selection.table import compare
-from laion_fmri.settings import Settings, read_config
+from laion_fmri.settings import Settings, Values, read_config
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,9 @@ def _open(
     opened, table, presence = open_run(plan, run_dir, crew, skip)
     if presence:
         atexit.register(presence.close)  # if it does not get as far as the end of the run
-    subject = settings.subject if isinstance(settings.subject, str) else [*(settings.subject or ())]
-    opened = replace(
-        opened, rule_dir=rule_dir, keeps=True, subject=subject, ses=settings.filters.get("ses")
-    )
+    subject = _list_values(settings.subject)
+    opened = replace(opened, rule_dir=rule_dir, keeps=True, subject=subject)
+    opened = replace(opened, ses=settings.filters.get("ses"), scope=_list_values(settings.scope))
     if opened.jobs and not is_writable(Path(data_dir)):
         raise not_writable(Path(data_dir))
     make_own_folder(run_dir)
@@ -167,6 +166,10 @@ def _open(
     made = Rules(opened, is_main=True, obstacles=table.obstacles)
     messages = (*table.warnings, *obstacles, *table.notes)
     return Module(settings, made, messages, obstacles, presence=presence)
+
+
+def _list_values(values: Values) -> Values:
+    return values if values is None or isinstance(values, str) else [*values]
 
 
 def close_module(module: Module) -> list[str]:

@@ -12,7 +12,6 @@ from laion_fmri.fetch.aws import find_aws_command
 from laion_fmri.folder.disk_space import check_room
 from laion_fmri.folder.guard import check_state
 from laion_fmri.folder.kept import clear_up
-from laion_fmri.folder.licences import check_licenses
 from laion_fmri.folder.presence import Presence
 from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
 from laion_fmri.run.run_folder import RunFolder
@@ -58,7 +57,6 @@ def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection
     data_dir = data_dir or get_data_dir(settings.data_dir)
     check_data_dir(data_dir)
     check_state(data_dir)
-    check_licenses(settings.include_stimuli, data_dir)
     return selection, data_dir
 
 

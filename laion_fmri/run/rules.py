@@ -17,7 +17,6 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.base.text import format_size
 from laion_fmri.errors import SelectionError
 from laion_fmri.fetch.job import PROGRAM, Job
-from laion_fmri.folder.licences import check_licenses
 from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.jobs import make_single
 from laion_fmri.run.listing import Listing
@@ -81,7 +80,7 @@ class Rules:
         status = compare(path, size)
         if status == "complete":
             return COMPLETE
-        if self.folder.facts.is_held_out(key, parse_key(key).ses):
+        if self.folder.facts.is_held_out(key, parse_key(key)):
             raise SelectionError(
                 f"{key} is held out: listed, but not given out; ask at {dataset.REQUEST_URL}"
             )
@@ -89,7 +88,6 @@ class Rules:
             raise SelectionError(f"{key!r} {conflict}, and is not fetched")
         if obstacle := self.obstacles.get(key) or Obstacles(self.folder.data_dir).find(path):
             raise SelectionError(f"{key}: {obstacle}")
-        check_licenses(key.startswith(dataset.STIMULI_PREFIX), self.folder.data_dir)
         if status == "missing":
             return []
         if key not in self._stale:

@@ -40,8 +40,9 @@ class RunFolder:
     data_dir: str
     bucket: Bucket
     facts: Facts
-    subject: Values = None  # these two: of a pipeline's inputs that do not say which they are of
+    subject: Values = None  # these three: of a pipeline's inputs that do not say what they are of
     ses: Values = None
+    scope: Values = None
     jobs: tuple[Job, ...] = ()
     trees: tuple[str, ...] = ()  # the prefixes that were listed
     stall_timeout: float = 60.0

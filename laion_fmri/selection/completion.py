@@ -17,12 +17,12 @@ from urllib.parse import quote
 from laion_fmri.base.bids import HELP, Parsed
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.dataset import PUBLISHED
-from laion_fmri.selection.filters import MARKS
-from laion_fmri.settings import AVERAGES
+from laion_fmri.dataset import DEFAULT_SCOPES, DESCRIBED, PUBLISHED, Scope
+from laion_fmri.selection.filters import MARKS, Group
+from laion_fmri.settings import ALL, AVERAGES, NO_SUBJECT
 
-#: Bare values, sorted, by subject label and filter.
-Known = dict[str, dict[str, list[str]]]
+#: Bare values, sorted, by scope, subject label (`NO_SUBJECT` for the dataset's own) and filter.
+Known = dict[str, dict[str, dict[str, list[str]]]]
 
 #: Whether listings are kept: commands switch it on, so that a Python program writes no cache.
 is_kept: ContextVar[bool] = ContextVar("is_kept", default=False)
@@ -35,18 +35,17 @@ MOST_VALUES = 500
 MOST_FILES = 16
 
 
-def remember_listing(bucket: Bucket, parsed: Iterable[Parsed], *, is_whole: bool) -> None:
-    """Keep the values of a listing; what is known of other subjects stays unless `is_whole`."""
-    groups: dict[str, list[Parsed]] = {}
-    for item in parsed:
-        if item.sub and item.ses not in PUBLISHED.held_out_sessions:
-            groups.setdefault(item.sub, []).append(item)
-    columns = {label: zip(*group, strict=True) for label, group in groups.items()}
-    found = _pick_plain(
-        {label: dict(zip(HELP, map(set, values), strict=True)) for label, values in columns.items()}
-    )
+def remember_listing(bucket: Bucket, groups: Iterable[Group], *, is_whole: bool) -> None:
+    """Keep the values of a listing; what is known beside it stays.
+
+    Of a scope, that is other subjects, unless `is_whole`.
+    """
     kept = recall_listing(bucket)
-    known = found if is_whole else kept | found
+    known = dict(kept)
+    for scope, items in groups:
+        found = _pick_plain({scope.name: _collect(p for _, p in items if _is_public(scope, p))})
+        for name, subjects in found.items():
+            known[name] = subjects if is_whole else known.get(name, {}) | subjects
     file = _find_file(bucket)
     # Without a home, the path is relative, and would lead to the working directory.
     if known == kept or not file.is_absolute():
@@ -58,6 +57,21 @@ def remember_listing(bucket: Bucket, parsed: Iterable[Parsed], *, is_whole: bool
             old.unlink(missing_ok=True)
 
 
+def _is_public(scope: Scope, parsed: Parsed) -> bool:
+    return parsed.ses not in PUBLISHED.held_out_sessions or scope.gives_out(parsed)
+
+
+def _collect(parsed: Iterable[Parsed]) -> dict[str, dict[str, set[str | None]]]:
+    """Return the values of each filter, by subject."""
+    groups: dict[str, list[Parsed]] = {}
+    for item in parsed:
+        groups.setdefault(item.sub or NO_SUBJECT, []).append(item)
+    columns = {label: zip(*group, strict=True) for label, group in groups.items()}
+    return {
+        label: dict(zip(HELP, map(set, values), strict=True)) for label, values in columns.items()
+    }
+
+
 def recall_listing(bucket: Bucket) -> Known:
     """Return what the last listings of `bucket` have shown; empty if none is known."""
     try:
@@ -67,20 +81,33 @@ def recall_listing(bucket: Bucket) -> Known:
 
 
 def suggest_values(
-    name: str, prefix: str, known: Known, *, subjects: Iterable[str] = (), given: Iterable[str] = ()
+    name: str,
+    prefix: str,
+    known: Known,
+    *,
+    scopes: Iterable[str] = (),
+    subjects: Iterable[str] = (),
+    given: Iterable[str] = (),
 ) -> list[str]:
-    """Return the values of the filter `name`, or of ``subject``, that begin with `prefix`.
+    """Return the values of the filter `name`, ``subject`` or ``scope`` that begin with `prefix`.
 
     Subjects and sessions are offered in full, such as ``ses-01``, and bare where that is what was
     begun; other values the other way round. The special values ``all`` and ``averages`` come last.
-    Only what `subjects` have is offered, unless none of them is known, and none of the values that
-    are `given` already.
+    Only what `scopes` and `subjects` have is offered, unless none of them is known, and none of the
+    values that are `given` already.
     """
-    if name == "subject":
-        bare, special, mark = sorted(known), ["all"], MARKS["sub"]
+    asked = {*known}.intersection(scopes or DEFAULT_SCOPES) or {*known}
+    by_subject = [pair for scope in asked for pair in known[scope].items()]
+    there_is = {label for label, _ in by_subject} - {NO_SUBJECT}
+    special: list[str] = []
+    if name == "scope":
+        bare, special, mark = sorted({*DESCRIBED, *known}), [ALL], ""
+    elif name == "subject":
+        bare, special, mark = sorted(there_is), [ALL], MARKS["sub"]
     else:
-        labels = {label.removeprefix("sub-") for label in subjects}.intersection(known) or {*known}
-        bare = sorted({value for label in labels for value in known[label].get(name, ())})
+        labels = {label.removeprefix("sub-") for label in subjects}.intersection(there_is)
+        some = [filters for label, filters in by_subject if label in labels or not labels]
+        bare = sorted({value for filters in some for value in filters.get(name, ())})
         special, mark = [AVERAGES] * (name == "ses"), MARKS[name]
     full = [mark + value for value in bare]
     forms = [full, bare] if name in ("subject", "ses") else [bare, full]
@@ -95,13 +122,17 @@ def suggest_values(
 def _pick_plain(known: Any) -> Known:
     """Return the part of `known`, which a broken file may have made anything, that is safe."""
     return {
-        label: {
-            name: sorted(filter(_is_plain, values))[:MOST_VALUES]
-            for name, values in filters.items()
-            if name != "sub"
+        scope: {
+            label: {
+                name: sorted(filter(_is_plain, values))[:MOST_VALUES]
+                for name, values in filters.items()
+                if name != "sub"
+            }
+            for label, filters in subjects.items()
+            if _is_plain(label)
         }
-        for label, filters in known.items()
-        if _is_plain(label)
+        for scope, subjects in known.items()
+        if _is_plain(scope)
     }
 
 

@@ -5,20 +5,36 @@ listing the bucket, and a run with nothing to do needs none.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 from laion_fmri import dataset
 from laion_fmri.base import kinds
-from laion_fmri.base.bids import ENTITIES, Parsed
+from laion_fmri.base.bids import CHOOSERS, ENTITIES, Parsed, join_label
 from laion_fmri.base.text import find_near, suggest
+from laion_fmri.dataset import Scope
 from laion_fmri.errors import InputTypeError, SelectionError, SubjectNotFoundError, list_some
-from laion_fmri.settings import AVERAGES, NO_SUBJECT, Settings
+from laion_fmri.settings import ALL, AVERAGES, NO_SUBJECT, Settings
 
 #: What may stand before a bare value of each entity: ``ses-01`` and ``.nii.gz`` are the same as
 #: ``01`` and ``nii.gz``.
-MARKS = {**{name: f"{name}-" for name in ENTITIES}, "suffix": "", "extension": "."}
+MARKS = {**{name: f"{name}-" for name in ENTITIES}, "suffix": "", "extension": ".", "scope": ""}
+#: The values of each filter.
+Filters = Mapping[str, tuple[str, ...]]
+
+
+#: Each option that adds to the scopes -> the scope, and its filters; None: those of the selection.
+INCLUDES: dict[str, tuple[str, Filters | None]] = {
+    "include_stimuli": (dataset.STIMULI, {}),
+    "include_embeddings": (dataset.STIMULI, {"suffix": ("embeddings",)}),
+    "include_freesurfer": ("freesurfer", {}),
+    "include_anatomical": ("anatomical", {}),
+    "include_localizers": ("localizers", {}),
+    "include_raw": ("raw", None),
+}
+#: The filters whose value may stand for the one that it begins.
+BEGINNINGS = ("task", "space", "desc", "stat", "label", "contrast")
 
 
 @dataclass(frozen=True)
@@ -26,14 +42,28 @@ class Selection:
     """What to select, with every value checked and bare (``01``, not ``ses-01``)."""
 
     subjects: tuple[str, ...] | None  # None for every subject of the bucket
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # only those that are set
-    include_stimuli: bool = False
+    filters: Filters = field(default_factory=dict)  # only those that are set
+    scopes: tuple[str, ...] | None = None  # None for the defaults
+    #: What comes with the scopes, by name: with these filters in place of the others.
+    extras: Mapping[str, Filters | None] = field(default_factory=dict)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Check the subject and the filters of `settings`, which may be of any type."""
+        """Check the subject, the filters and the scope of `settings`, which may be of any type."""
         filters = {name: _read_values(name, given) for name, given in settings.filters.items()}
-        return cls(_read_subjects(settings.subject), filters, settings.include_stimuli)
+        scopes = None if settings.scope is None else _read_values("scope", settings.scope)
+        extras: dict[str, Filters | None] = {}
+        for option, (name, own) in INCLUDES.items():
+            if getattr(settings, option):
+                extras.setdefault(name, own)
+        needs_none = settings.subject is None and not needs_subject(settings)
+        subjects = () if needs_none else _read_subjects(settings.subject)
+        return cls(subjects, filters, scopes, extras)
+
+    @property
+    def scope_names(self) -> tuple[str, ...]:
+        """The scopes that are named, or else the defaults, and what comes with them."""
+        return tuple(dict.fromkeys([*(self.scopes or dataset.DEFAULT_SCOPES), *self.extras]))
 
     @property
     def sessions(self) -> tuple[str, ...]:
@@ -44,31 +74,168 @@ class Selection:
         """Whether the map comes along with any session: loaders derive the brain mask from it."""
         return is_brain_map(parsed) and any(value != AVERAGES for value in self.sessions)
 
-    def matches(self, parsed: Parsed, *, strict: bool = False) -> bool:
-        """Whether every filter lets the key pass.
+    def extra_filters(self, scope: Scope) -> Filters | None:
+        """Return the filters of its own that a scope which comes along has, if so."""
+        own = self.extras.get(scope.name)
+        is_named = scope.name in (self.scopes or dataset.DEFAULT_SCOPES)
+        return None if own and is_named else own
 
-        A key without the entity of a filter passes, but for ``ses``; with `strict`, it never does.
-        """
-        for name, values in self.filters.items():
-            value = getattr(parsed, name)
-            if value is None and name == "ses":
-                value = AVERAGES
-            if value not in values and (strict or value is not None):
-                return False
-        return True
+    def filters_of(self, scope: Scope) -> Filters:
+        """Return the filters that apply to the keys of `scope`."""
+        own = self.extra_filters(scope)
+        if own is not None:
+            return own
+        if not scope.takes_filters:
+            return {}
+        is_thinned = {"ses": bool(scope.by_session)}
+        return {n: values for n, values in self.filters.items() if is_thinned.get(n, True)}
 
-    def find_unmatched(
-        self, parsed: Sequence[Parsed], held_out: Iterable[str] = ()
-    ) -> Iterator[tuple[str, str, set[str]]]:
-        """Yield each filter and value that no key carries, and the values that there are."""
-        for name, values in self.filters.items():
-            existing: set[Any] = {getattr(p, name) for p in parsed}
-            if name == "ses":
-                existing = existing.union([AVERAGES] * (None in existing)).difference(held_out)
-            existing.discard(None)
-            for value in values:
-                if value not in existing:
-                    yield name, value, existing
+    def matches(self, parsed: Parsed, scope: Scope) -> bool:
+        """Whether every filter lets a key of `scope` pass, in a download; see :func:`passes`."""
+        return passes(parsed, self.filters_of(scope))
+
+
+class Group(NamedTuple):
+    """What was listed of a scope: each object (as its caller knows it), and what its key says."""
+
+    scope: Scope
+    items: Sequence[tuple[Any, Parsed]]
+
+    def resolve(self) -> Self:
+        """Return the group with its scope taken for organised by session if its keys say so."""
+        if self.scope.by_session is not None:
+            return self
+        is_so = any(p.ses is not None for _, p in self.items)
+        return self._replace(scope=self.scope._replace(by_session=is_so))
+
+    def find_values(self, name: str) -> set[str]:
+        """Return the values of an entity that its keys carry."""
+        return {value for _, p in self.items if (value := getattr(p, name)) is not None}
+
+
+def passes(parsed: Parsed, filters: Filters, *, strict: bool = False) -> bool:
+    """Whether every filter lets the key pass.
+
+    A key without the entity of a filter passes, but for ``ses``; with `strict`, it never does.
+    """
+    for name, values in filters.items():
+        value = getattr(parsed, name)
+        if value is None and name == "ses":
+            value = AVERAGES
+        if value not in values and (strict or value is not None):
+            return False
+    return True
+
+
+def leave_out(selection: Selection, groups: Iterable[Group]) -> list[Group]:
+    """Return those of `groups` that a selection is about.
+
+    The entities that came after the contract's also choose scopes: one of whose keys none carries
+    the entity is left out, unless it comes along with the others.
+    """
+    choosers = [name for name in selection.filters if name in CHOOSERS]
+    return [
+        group
+        for group in groups
+        if selection.extra_filters(group.scope) is not None
+        or all(group.find_values(name) for name in choosers)
+    ]
+
+
+class Explained(NamedTuple):
+    """A selection whose values are those of the bucket, and what there is to say of it."""
+
+    selection: Selection
+    notes: list[str]
+    warnings: list[str]
+    is_empty: bool  # nothing can match, as a filter has no value that exists
+
+
+def explain_filters(
+    selection: Selection, groups: Sequence[Group], held_out: Sequence[str], where: str
+) -> Explained:
+    """Compare the values of the filters with those that `groups` carry.
+
+    A value that no key carries, but that begins exactly one that is carried, stands for that one.
+    `where` names the subjects and scopes in words.
+    """
+    filters: dict[str, tuple[str, ...]] = {}
+    notes, warnings, is_empty = [], [], False
+    for name, values in selection.filters.items():
+        existing, is_known = _find_existing(selection, groups, name, held_out)
+        read, unknown = [], 0
+        for value in values:
+            meant = find_meant(name, value, existing)
+            read.append(meant or value)
+            if meant != value and meant:
+                notes.append(f"{name} {value!r} stands for {meant!r}")
+            elif not meant and is_known:
+                unknown += 1
+                # Those that are held out have a warning of their own.
+                if not (name == "ses" and value in held_out):
+                    said = explain_unmatched(name, value, where, existing)
+                    warnings.append(said if existing else said + _name_carriers(name))
+        filters[name] = tuple(dict.fromkeys(read))
+        is_empty |= unknown == len(values)
+    notes += _explain_whole(selection, groups)
+    return Explained(replace(selection, filters=filters), notes, warnings, is_empty)
+
+
+def _name_carriers(name: str) -> str:
+    """Say which scopes carry an entity, for one who has not named any of them."""
+    scopes = [scope.name for scope in dataset.SCOPES if name in scope.entities.split()]
+    return f"; scopes that have it: {', '.join(scopes)}" if scopes else ""
+
+
+def find_meant(name: str, value: str, existing: Collection[str]) -> str | None:
+    """Return the value that a filter's `value` stands for: itself, or the one that it begins."""
+    if value in existing:
+        return value
+    if name not in BEGINNINGS or value.isdigit():
+        return None
+    folded = value.casefold()
+    begun = [known for known in existing if known.casefold().startswith(folded)]
+    # FFA1 is not FFA12.
+    is_number = value[-1].isdigit() and any(known[len(value) :][:1].isdigit() for known in begun)
+    return begun[0] if len(begun) == 1 and not is_number else None
+
+
+def _find_existing(
+    selection: Selection, groups: Iterable[Group], name: str, held_out: Collection[str]
+) -> tuple[set[str], bool]:
+    """Return the values of a filter that exist, and whether it applies to any group at all."""
+    found: set[str] = set()
+    is_known = False
+    for group in groups:
+        scope, items = group
+        is_about = name in CHOOSERS and selection.extra_filters(scope) is None
+        if not (is_about or name in selection.filters_of(scope)):
+            continue
+        is_known = True
+        if name != "ses":
+            found |= group.find_values(name)
+            continue
+        public = [p for _, p in items if p.ses not in held_out or scope.gives_out(p)]
+        found.update(p.ses or AVERAGES for p in public)
+    return found, is_known
+
+
+def _explain_whole(selection: Selection, groups: Iterable[Group]) -> list[str]:
+    """Say which of the scopes that are named come whole although a filter is set."""
+    named = [group.scope for group in groups if group.scope.name in (selection.scopes or ())]
+    notes = []
+    if named and not any(scope.has_subjects for scope in named):
+        if selection.subjects or selection.sessions:
+            names = " and ".join(scope.name for scope in named)
+            notes.append(f"{names}: of the dataset, and of no subject or session")
+    elif selection.sessions and not any(scope.by_session for scope in named):
+        names = " and ".join(scope.name for scope in named if scope.has_subjects)
+        if names:
+            notes.append(f"{names}: not organised by session, so ses leaves nothing out")
+    for scope in named:
+        if not scope.takes_filters and any(name != "ses" for name in selection.filters):
+            notes.append(f"{scope.name}: comes whole, since no filter applies to it")
+    return notes
 
 
 def is_brain_map(parsed: Parsed) -> bool:
@@ -89,7 +256,16 @@ def explain_unmatched(name: str, value: str, where: str, existing: Iterable[str]
     )
 
 
+def needs_subject(settings: Settings) -> bool:
+    """Whether a subject has to be named: not if all scopes belong to the dataset."""
+    if settings.scope is None:
+        return True
+    return any(dataset.make_scope(n).has_subjects for n in _read_values("scope", settings.scope))
+
+
 def _read_subjects(subject: object) -> tuple[str, ...] | None:
+    if subject is None:
+        raise SubjectNotFoundError("name a subject, such as 'sub-03', or 'all'")
     values = _read_strings("subject", subject)
     if not values:
         raise SubjectNotFoundError("subject is an empty list; name one, such as 'sub-03', or 'all'")
@@ -98,7 +274,7 @@ def _read_subjects(subject: object) -> tuple[str, ...] | None:
             "subject 'none' is for pipelines that name files in their rules; write 'sub-03' or"
             " 'all' to download"
         )
-    if "all" in values:
+    if ALL in values:
         return None
     for value in values:
         if not re.fullmatch("(sub-)?[A-Za-z0-9]+", value):  # what BIDS calls a label
@@ -114,7 +290,8 @@ def _read_values(name: str, given: object) -> tuple[str, ...]:
         raise SelectionError(f"{name} is an empty list; leave it out to select every {name}")
     if empty := [value for value in values if value in ("", MARKS[name])]:
         raise SelectionError(f"{name}={empty[0]!r} has no value; leave it out to select all")
-    return tuple(dict.fromkeys(value.removeprefix(MARKS[name]) for value in values))
+    bare = (value.removeprefix(MARKS[name]) for value in values)
+    return tuple(dict.fromkeys(join_label(name, value) for value in bare))
 
 
 def _read_strings(name: str, given: object) -> list[str]:

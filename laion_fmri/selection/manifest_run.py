@@ -4,24 +4,21 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from laion_fmri import dataset
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
-from laion_fmri.errors import LicenseNotAcceptedError, SelectionError, list_some
-from laion_fmri.folder.licences import has_accepted_stimuli
-from laion_fmri.selection.filters import Selection
+from laion_fmri.dataset import SCOPES, Scope, find_scope
+from laion_fmri.errors import SelectionError, list_some
+from laion_fmri.selection.filters import INCLUDES, Filters, Selection
 from laion_fmri.selection.manifest import Entry, parse_manifest, write_manifest
-from laion_fmri.selection.table import (
-    Item,
+from laion_fmri.selection.scopes import (
     Listed,
-    Row,
-    Table,
-    choose_rows,
+    explain_unknown_scope,
     explain_unknown_subject,
-    find_keys,
+    make_group,
     parse_items,
 )
-from laion_fmri.settings import Settings
+from laion_fmri.selection.table import Row, Table, choose_rows, find_keys
+from laion_fmri.settings import ALL, Settings
 
 
 @pause_collector()
@@ -30,9 +27,9 @@ def find_table(
 ) -> Table:
     """Find the key table of a run, by its manifest if it has one; save it if asked to.
 
-    The filters of `selection` apply to a manifest as to the bucket, and keep all its stimuli and
-    root files. What the bucket has changed since is among the obstacles of the table, unless its
-    file is complete here.
+    The filters of `selection` apply to a manifest as to the bucket; without a scope, all scopes of
+    the manifest are meant, and what is of no subject in it comes whole. What the bucket has changed
+    since is among the obstacles of the table, unless its file is complete here.
     """
     if settings.manifest:
         table = _follow(settings.manifest, selection, settings, bucket, data_dir)
@@ -67,19 +64,14 @@ def _follow(
 ) -> Table:
     entries, about = parse_manifest(file)
     listed = sort_entries(file, entries, selection)
-    table = choose_rows(listed, selection, settings.facts, data_dir)
+    table = choose_rows(listed, _keep_whole(selection), settings.facts, data_dir)
     if not table.rows:
         raise SelectionError("; ".join([f"{file} has nothing that is public", *table.notes]))
-    stimuli = sum(row.key.startswith(dataset.STIMULI_PREFIX) for row in table.rows)
-    if stimuli and not has_accepted_stimuli(data_dir):
-        raise LicenseNotAcceptedError(
-            f"{file} names {stimuli:,} stimuli. {dataset.STIMULI_LICENSE} - accept with "
-            "'laion-fmri license --accept-stimuli' or accept_licenses(include_stimuli=True), or "
-            f"take the keys below {dataset.STIMULI_PREFIX} out of the manifest"
-        )
     complaints = []
-    if selection.include_stimuli and not stimuli:
-        complaints.append(f"{file} names no stimuli, so include_stimuli does not bring any")
+    names = {row.scope for row in table.rows}
+    for option, (name, _) in INCLUDES.items():
+        if getattr(settings, option) and name not in names:
+            complaints.append(f"{file} names nothing of {name}, so {option} does not bring any")
     if about.get("bucket") not in (None, bucket.name):
         complaints.append(
             f"{file} was written for the bucket {about['bucket']}, and is compared with {bucket}"
@@ -90,19 +82,45 @@ def _follow(
 
 
 def sort_entries(file: str, entries: Iterable[Entry], selection: Selection) -> Listed:
-    """Return the entries as a listing of the selected subjects, and of what has no subject."""
-    brain: dict[str, list[Item]] = {}
-    others = []
-    for item, parsed in parse_items(ListedObject(*entry[:4]) for entry in entries):
-        if parsed.sub is None or item.key.startswith(dataset.STIMULI_PREFIX):
-            others.append((item, parsed))
-        else:
-            brain.setdefault(parsed.sub, []).append((item, parsed))
-    subjects = sorted(brain) if selection.subjects is None else selection.subjects
+    """Return the entries as a listing of what is selected, and of what is in no scope.
+
+    Without a scope in `selection`, all scopes of the manifest are.
+    """
+    found: dict[Scope, list[ListedObject]] = {}
+    others: list[ListedObject] = []
+    for entry in entries:
+        scope = find_scope(entry.key)
+        place = others if scope is None else found.setdefault(scope, [])
+        place.append(ListedObject(*entry[:4]))
+    by_name = {scope.name: scope for scope in found}
+    names = [*selection.extras, *(selection.scopes or by_name)]
+    for name in names:
+        if name not in (*by_name, *selection.extras, ALL):
+            raise explain_unknown_scope(name, sorted(by_name), file)
+    chosen = [scope for scope in found if ALL in names or scope.name in names]
+    groups = [make_group(scope, found[scope]) for scope in chosen]
+    labels = {p.sub for g in groups if g.scope.has_subjects for _, p in g.items} - {None}
+    there_is = sorted(map(str, labels))
+    subjects = there_is if selection.subjects is None else selection.subjects
     for subject in subjects:
-        if subject not in brain:
-            raise explain_unknown_subject(subject, file, sorted(brain))
-    return Listed(subjects, [], [item for subject in subjects for item in brain[subject]], others)
+        if subject not in labels:
+            raise explain_unknown_subject(subject, file, there_is)
+    groups = [
+        group._replace(items=[pair for pair in group.items if pair[1].sub in subjects])
+        if group.scope.has_subjects
+        else group
+        for group in groups
+    ]
+    beside = [pair for pair in parse_items(others) if pair[1].sub in (None, *subjects)]
+    return Listed(subjects, [], groups, beside)
+
+
+def _keep_whole(selection: Selection) -> Selection:
+    """Return the selection of a manifest: without a scope, it keeps what is of no subject."""
+    if selection.scopes:
+        return selection
+    whole: dict[str, Filters] = {scope.name: {} for scope in SCOPES if not scope.has_subjects}
+    return replace(selection, extras={**selection.extras, **whole})
 
 
 def _compare_with_bucket(table: Table, bucket: Bucket) -> Table:

@@ -10,15 +10,18 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 from laion_fmri import dataset
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
+from laion_fmri.dataset import DEFAULT_SCOPES, NOTHING_HELD_OUT
 from laion_fmri.errors import list_some
-from laion_fmri.selection.table import Row, find_selected
-from laion_fmri.settings import AVERAGES, Settings, spell_command, spell_options
+from laion_fmri.selection.filters import Selection
+from laion_fmri.selection.scopes import add_local
+from laion_fmri.selection.table import Row, find_keys
+from laion_fmri.settings import ALL, AVERAGES, Settings, spell_command, spell_options
 
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: The values of `ses` for files without a subject.
-ROOT, STIMULI = "root", "stimuli"
+#: What files in no scope are called.
+ROOT = "root files"
 
 
 class _Keyed(Protocol):
@@ -36,40 +39,50 @@ _Item = TypeVar("_Item", bound=_Keyed)
 
 
 class Place(NamedTuple):
-    """A subject and a session, or what belongs to no subject."""
+    """A scope, a subject and a session, or what belongs to no subject."""
 
+    scope: str  # empty for what is in none
     sub: str | None
-    ses: str
+    ses: str  # averages also where the scope is not organised by session
 
     @property
     def subject(self) -> str:
         """The subject in words, such as ``sub-03`` or ``root files``."""
-        if self.sub is not None:
-            return f"sub-{self.sub}"
-        return "root files" if self.ses == ROOT else self.ses
+        return f"sub-{self.sub}" if self.sub is not None else self.scope or ROOT
 
     @property
     def session(self) -> str:
-        """The session in words, such as ``ses-01`` or ``averages``; empty without a subject."""
-        if self.sub is None:
+        """The session in words, such as ``ses-01`` or ``averages``; empty where there is none."""
+        if self.sub is None or not has_sessions(self.scope):
             return ""
         return self.ses if self.ses == AVERAGES else f"ses-{self.ses}"
 
 
+def has_sessions(scope: str) -> bool:
+    """Whether a scope is organised by session, or may be."""
+    return dataset.make_scope(scope).by_session is not False
+
+
 def by_session(items: Iterable[_Item]) -> dict[Place, list[_Item]]:
-    """Group `items` by subject and session, sorted: averages last, and then what has no subject."""
+    """Group `items` by scope, subject and session, sorted: averages last; at the end the root."""
     groups: dict[Place, list[_Item]] = {}
     for item in items:
-        if item.key.startswith(dataset.STIMULI_PREFIX):
-            place = Place(None, STIMULI)
-        elif "/" not in item.key:
-            place = Place(None, ROOT)
+        scope = dataset.find_scope(item.key)
+        if scope is None:
+            place = Place("", None, ROOT)
+        elif scope.has_subjects:
+            place = Place(scope.name, item.sub, item.ses or AVERAGES)
+            place = place if has_sessions(scope.name) else place._replace(ses=AVERAGES)
         else:
-            place = Place(item.sub, item.ses or AVERAGES)
+            place = Place(scope.name, None, AVERAGES)
         groups.setdefault(place, []).append(item)
-    return dict(
-        sorted(groups.items(), key=lambda pair: (pair[0].sub or "~", order_session(pair[0].ses)))
-    )
+    return dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
+
+
+def _order(place: Place) -> tuple[Any, ...]:
+    known = dataset.DESCRIBED
+    number = known.index(place.scope) if place.scope in known else len(known)
+    return place.scope == "", number, place.scope, place.sub or "", order_session(place.ses)
 
 
 def order_session(label: str) -> tuple[bool, bool, int, str]:
@@ -129,15 +142,17 @@ class Cell(NamedTuple):
     local_bytes: int
     partial_files: int
     state: State
+    scope: str
 
     @property
     def place(self) -> Place:
-        return Place(self.sub, self.ses)
+        return Place(self.scope, self.sub, self.ses)
 
     @property
     def name(self) -> str:
-        """The subject and the session in words, such as ``sub-03 ses-01`` or ``root files``."""
-        return f"{self.place.subject} {self.place.session}".rstrip()
+        """Subject, session and scope, such as ``sub-03 ses-01 raw`` or ``root files``."""
+        scope = self.scope if self.sub is not None else ""
+        return " ".join(filter(None, (self.place.subject, self.place.session, scope)))
 
     @property
     def total(self) -> Total:
@@ -157,7 +172,7 @@ def count_cell(place: Place, rows: Sequence[Row]) -> Cell:
     state: State = "partial" if total.local_files or partial else "missing"
     if total.local_files == total.files:
         state = "complete"
-    return Cell(*place, *total, partial, state)
+    return Cell(place.sub, place.ses, *total, partial, state, place.scope)
 
 
 def add_up(cells: Iterable[Cell]) -> Total:
@@ -174,7 +189,7 @@ class Overview:
     data_dir: Path
     bucket: str  # in words
     compared: datetime  # in UTC
-    cells: list[Cell]  # by subject and session; averages last, then root files and stimuli
+    cells: list[Cell]  # by scope, subject and session; the root files last
     rows: list[list[Row]]  # of each cell, sorted by key
     warnings: list[str]
 
@@ -184,16 +199,27 @@ class Overview:
         return list(dict.fromkeys(cell.sub for cell in self.cells if cell.sub is not None))
 
     @property
-    def sessions(self) -> list[str]:
-        """The labels of the sessions of all subjects, sorted, without the averages."""
-        found = {cell.ses for cell in self.cells if cell.sub is not None} - {AVERAGES}
+    def scopes(self) -> list[str]:
+        """The scopes of subjects, in order."""
+        return list(dict.fromkeys(cell.scope for cell in self.cells if cell.sub is not None))
+
+    def cells_of(self, scope: str) -> list[Cell]:
+        """Return the cells of a scope."""
+        return [cell for cell in self.cells if cell.scope == scope]
+
+    def sessions_of(self, scope: str) -> list[str]:
+        """Return the labels of the sessions of a scope, sorted, without the averages."""
+        found = {cell.ses for cell in self.cells_of(scope)} - {AVERAGES}
         return sorted(found, key=order_session)
 
     def totals(self) -> dict[str, Total]:
-        """Return the totals by name: subjects, root files, stimuli, and ``all`` but held-out."""
+        """Return the totals by name: subjects, scopes, root files, and ``all`` but held-out."""
         public = [cell for cell in self.cells if cell.state != "held out"]
         totals = {f"sub-{sub}": add_up(c for c in public if c.sub == sub) for sub in self.subjects}
-        totals |= {cell.name: cell.total for cell in self.cells if cell.sub is None}
+        groups = dict.fromkeys((cell.scope, cell.place.subject) for cell in public if not cell.sub)
+        if len(self.scopes) > 1:
+            totals |= {name: add_up(c for c in public if c.scope == name) for name in self.scopes}
+        totals |= {name: add_up(c for c in public if c.scope == scope) for scope, name in groups}
         return totals | {"all": add_up(public)}
 
     def suggest_command(self) -> tuple[str, str]:
@@ -225,17 +251,20 @@ def take_overview(settings: Settings) -> Overview:
     """Compare a selection with the data directory; all subjects are the default."""
     data_dir, _ = find_data_dir(settings.data_dir)
     check_readable(data_dir)
-    settings = replace(settings, subject=settings.subject or "all")
-    table = find_selected(settings, data_dir, with_held_out=True)
+    settings = replace(settings, subject=settings.subject or ALL)
+    bucket = Bucket.from_settings(settings)
+    selection = add_local(Selection.from_settings(settings), data_dir, bucket)
+    table = find_keys(selection, NOTHING_HELD_OUT, bucket, data_dir)
+    if settings.scope is None and set(selection.scope_names) != {*DEFAULT_SCOPES}:
+        settings = replace(settings, scope=list(selection.scope_names))
     cells, rows = [], []
     for place, group in by_session(table.rows).items():
-        public = [row for row in group if not settings.facts.is_held_out(row.key, row.ses)]
+        public = [row for row in group if not settings.facts.is_held_out(row.key, row.parsed)]
         cell = count_cell(place, public or group)
         cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)
     warnings = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
-    bucket = str(Bucket.from_settings(settings))
-    return Overview(settings, data_dir, bucket, datetime.now(UTC), cells, rows, warnings)
+    return Overview(settings, data_dir, str(bucket), datetime.now(UTC), cells, rows, warnings)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:

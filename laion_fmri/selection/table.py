@@ -3,10 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -14,11 +13,12 @@ from laion_fmri import dataset
 from laion_fmri.base.bids import HELP, Parsed, parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
-from laion_fmri.dataset import Facts
-from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundError, list_some
+from laion_fmri.dataset import NOTHING_HELD_OUT, Facts, Scope
+from laion_fmri.errors import SelectionError, SelectionWarning, list_some
 from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_flaw
 from laion_fmri.selection.completion import is_kept, remember_listing
-from laion_fmri.selection.filters import Selection, explain_unmatched
+from laion_fmri.selection.filters import Group, Selection, explain_filters, leave_out, passes
+from laion_fmri.selection.scopes import Item, Listed, list_selected
 from laion_fmri.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ logger = logging.getLogger("laion_fmri")
 NOWHERE = "/nonexistent"
 
 Status = Literal["missing", "partial", "complete"]
-Item = tuple[ListedObject, Parsed]
 
 
 class Row(NamedTuple):
@@ -58,16 +57,22 @@ class Row(NamedTuple):
     def ses(self) -> str | None:
         return self.parsed.ses
 
+    @property
+    def scope(self) -> str:
+        """The name of its scope; empty for what is in none, such as the root files."""
+        scope = dataset.find_scope(self.key)
+        return scope.name if scope else ""
+
     def to_record(self) -> dict[str, Any]:
         """Return column -> value, in the order of :data:`COLUMNS`."""
         values = self.listed._asdict() | self.parsed._asdict()
-        values |= {"path": self.path, "status": self.status}
+        values |= {"path": self.path, "status": self.status, "scope": self.scope or None}
         return {name: values[name] for name in COLUMNS}
 
 
 #: The columns of the key table. Entities that came later stand behind the status, so that those
 #: before it keep their place.
-COLUMNS = (*ListedObject._fields, *list(HELP)[:8], "path", "status", *list(HELP)[8:])
+COLUMNS = (*ListedObject._fields, *list(HELP)[:8], "path", "status", *list(HELP)[8:], "scope")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Table:
     refused: Mapping[str, str] = field(default_factory=dict)  # why a key cannot be a file
     changed: Mapping[str, str] = field(default_factory=dict)  # since the manifest was written
     sha256: Mapping[str, str] = field(default_factory=dict)  # what the manifest has
+    selection: Selection | None = None  # as it was understood: ``singletrial`` written out
+    scopes: Mapping[str, Scope] = field(default_factory=dict)  # that were listed, by name
 
     def to_frame(self) -> "pd.DataFrame":
         """Return the rows as a DataFrame with the columns of :func:`laion_fmri.keys.key_table`."""
@@ -89,6 +96,12 @@ class Table:
 
         records = [row.to_record().values() for row in self.rows]
         return pd.DataFrame(records, columns=list(COLUMNS))
+
+    def matches(self, key: str) -> bool:
+        """Whether the filters let `key` pass, so that it does not only come along."""
+        found = dataset.find_scope(key)
+        scope = self.scopes.get(found.name) if found else None
+        return not (scope and self.selection) or self.selection.matches(parse_key(key), scope)
 
     def incomplete(self) -> list[Row]:
         """Return the rows whose file is missing or partial."""
@@ -123,52 +136,50 @@ class Table:
             logger.info(text)
 
 
-class Listed(NamedTuple):
-    """What there is to choose from: subjects, the prefixes listed, brain data, and the rest."""
-
-    subjects: Sequence[str]
-    trees: list[str]
-    brain: list[Item]
-    others: list[Item]
-
-
 def find_selected(
     settings: Settings, data_dir: StrPath | None, *, with_held_out: bool = False
 ) -> Table:
     """Return the table of what `settings` select, compared with `data_dir` if there is one."""
     selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
-    facts = Facts(settings.trees, (), ()) if with_held_out else settings.facts
+    facts = NOTHING_HELD_OUT if with_held_out else settings.facts
     return find_keys(selection, facts, bucket, data_dir or NOWHERE)
 
 
 @pause_collector()
 def find_keys(selection: Selection, facts: Facts, bucket: Bucket, data_dir: StrPath) -> Table:
-    """List the trees of the selected subjects, once, and return the table of what is selected."""
-    listed = _list_trees(selection, facts, bucket)
+    """List the scopes of the selected subjects, once, and return the table of what is selected."""
+    listed = list_selected(selection, bucket)
     if is_kept.get():  # also of a selection that matches nothing, which is refused below
-        parsed = (p for _, p in listed.brain)
-        remember_listing(bucket, parsed, is_whole=selection.subjects is None)
+        remember_listing(bucket, listed.groups, is_whole=selection.subjects is None)
     return choose_rows(listed, selection, facts, data_dir)
 
 
 def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: StrPath) -> Table:
     """Return the table of what `selection` keeps of a listing; see :func:`find_keys`."""
-    matched = [(item, p) for item, p in listed.brain if selection.matches(p)]
-    pinned = [(item, p) for item, p in listed.brain if selection.is_pinned(p)]
-    sizes = {item.key: item.size for item, _ in [*listed.brain, *listed.others]}
-    notes, complaints = _explain_held_out(selection, facts, matched, sizes)
-    complaints += _explain_filters(selection, facts, listed)
-    if listed.brain and all(facts.is_held_out(item.key, p.ses) for item, p in matched):
-        complaints = complaints or ["each filter matches something, but no key matches them all"]
-        raise SelectionError("; ".join(["the selection matches nothing", *complaints]))
-    chosen = {item.key: (item, p) for item, p in [*matched, *pinned, *listed.others]}
+    groups = listed.groups
+    explained = explain_filters(selection, groups, facts.held_out_sessions, listed.where)
+    selection, notes, complaints, is_empty = explained
+    chosen = leave_out(selection, groups)
+    matched = {scope.name: _match(selection, scope, items) for scope, items in chosen}
+    everything = [pair for pairs in matched.values() for pair in pairs]
+    held_out = {item.key for item, p in everything if facts.is_held_out(item.key, p)}
+    said, warned = _explain_held_out(selection, facts, chosen, everything)
+    notes, complaints = [*notes, *said], [*warned, *complaints]
+    core = [pair for name in _find_core(selection, chosen) for pair in matched[name]]
+    is_empty |= all(item.key in held_out for item, _ in core)
+    if is_empty and any(group.items for group in groups):
+        reasons = complaints or said or ["each filter matches something, but no key matches all"]
+        raise SelectionError("; ".join(["the selection matches nothing", *reasons]))
+    said, warned = _explain_empty(selection, groups, matched)
+    notes, complaints = [*notes, *said], [*complaints, *warned]
+    pinned = [pair for _, items in chosen for pair in items if selection.is_pinned(pair[1])]
+    wanted = {pair[0].key: pair for pair in [*everything, *pinned, *listed.others]}
+    sizes = {item.key: item.size for items in _all_items(listed) for item, _ in items}
     root = os.fspath(data_dir)
     conflicts = find_conflicts(sizes)
     rows, refused = [], {}
-    for key in sorted(chosen):
-        item, p = chosen[key]
-        if facts.is_held_out(key, p.ses):
-            continue
+    for key in sorted(wanted.keys() - held_out):
+        item, p = wanted[key]
         if flaw := find_flaw(key) or conflicts.get(key):
             refused[key] = flaw
             continue
@@ -180,7 +191,16 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
         many = f"{len(refused)} keys cannot be files"
         count = many if len(refused) > 1 else "1 key cannot be a file"
         complaints.append(f"{count} on every disk, and not fetched: {named}")
-    return Table(tuple(rows), sizes, tuple(listed.trees), tuple(complaints), tuple(notes), refused)
+    return Table(
+        tuple(rows),
+        sizes,
+        tuple(listed.trees),
+        tuple(complaints),
+        tuple(notes),
+        refused,
+        selection=selection,
+        scopes={group.scope.name: group.scope for group in groups},
+    )
 
 
 def compare(path: str, size: int) -> Status:
@@ -192,74 +212,56 @@ def compare(path: str, size: int) -> Status:
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
 
 
-def parse_items(items: Iterable[ListedObject]) -> list[Item]:
-    """Return each object with what its key says."""
-    return [(item, parse_key(item.key)) for item in items]
+def _match(selection: Selection, scope: Scope, items: Iterable[Item]) -> list[Item]:
+    filters = selection.filters_of(scope)
+    return [(item, p) for item, p in items if passes(p, filters)]
 
 
-def _list_trees(selection: Selection, facts: Facts, bucket: Bucket) -> Listed:
-    subjects = selection.subjects or list_subjects(bucket)
-    prefixes = {subject: facts.trees_of(subject) for subject in subjects}
-    walked = list(dict.fromkeys(prefix for trees in prefixes.values() for prefix in trees))
-    # The root's own files take one shallow listing; the stimuli, where asked for, one deep one.
-    extra = [("", False)] + [(dataset.STIMULI_PREFIX, True)] * selection.include_stimuli
-    listings = bucket.list_many([*((prefix, True) for prefix in walked), *extra])
-    found = dict(zip(walked, listings, strict=False))
-    for subject, trees in prefixes.items():
-        if not any(found[prefix] for prefix in trees):
-            raise explain_unknown_subject(subject, str(bucket), list_subjects(bucket))
-    root, *stimuli = listings[len(walked) :]
-    others = [item for item in root if item.key in dataset.ROOT_FILES]
-    return Listed(
-        subjects,
-        walked + [dataset.STIMULI_PREFIX] * selection.include_stimuli,
-        parse_items(chain.from_iterable(found.values())),
-        parse_items(chain(others, *stimuli)),
-    )
+def _all_items(listed: Listed) -> Iterator[Sequence[Item]]:
+    yield from (group.items for group in listed.groups)
+    yield listed.others
 
 
-def list_subjects(bucket: Bucket) -> list[str]:
-    """Return the labels of the subjects that the bucket exposes, sorted."""
-    folders = bucket.list_folders(dataset.SUBJECTS_PREFIX)
-    labels = [name.removeprefix("sub-") for name in folders if name.startswith("sub-")]
-    if not labels:
-        raise SubjectNotFoundError(
-            f"{bucket} has no subject under {dataset.SUBJECTS_PREFIX}; check bucket and endpoint"
-        )
-    return labels
-
-
-def explain_unknown_subject(
-    subject: str, where: str, existing: Iterable[str]
-) -> SubjectNotFoundError:
-    """Return the error for a subject that is not in the bucket or the manifest `where`."""
-    there_is = list_some([f"sub-{label}" for label in existing]) or "none at all"
-    return SubjectNotFoundError(f"subject 'sub-{subject}' is not in {where}; there is: {there_is}")
+def _find_core(selection: Selection, groups: Sequence[Group]) -> list[str]:
+    """Return the scopes that a selection is about, without those that only come along with it."""
+    scopes = [group.scope for group in groups if selection.extra_filters(group.scope) is None]
+    if selection.sessions:
+        scopes = [scope for scope in scopes if scope.by_session] or scopes
+    return [scope.name for scope in scopes]
 
 
 def _explain_held_out(
-    selection: Selection, facts: Facts, matched: Iterable[Item], listed: Collection[str]
+    selection: Selection, facts: Facts, groups: Iterable[Group], matched: Iterable[Item]
 ) -> tuple[list[str], list[str]]:
     """Return the notes and the warnings about what is listed and not given out."""
     ask = f"ask for access at {dataset.REQUEST_URL}"
     named = [ses for ses in selection.sessions if ses in facts.held_out_sessions]
-    hidden = set(facts.held_out_sessions).intersection(p.ses for _, p in matched)
-    left_out = [f"ses-{ses}" for ses in sorted(hidden.difference(named))]
-    left_out += sorted(set(facts.restricted_keys).intersection(listed))
+    hidden = [(item.key, p.ses) for item, p in matched if facts.is_held_out(item.key, p)]
+    sessions = {ses for key, ses in hidden if key not in facts.restricted_keys}
+    left_out = [f"ses-{ses}" for ses in sorted(map(str, sessions.difference(named)))]
+    left_out += sorted(key for key, _ in hidden if key in facts.restricted_keys)
     notes = [f"left out, not being public: {', '.join(left_out)}; {ask}"] if left_out else []
     if not named:
         return notes, []
     names = f"{', '.join(f'ses-{ses}' for ses in named)} {'is' if len(named) == 1 else 'are'}"
-    return notes, [f"{names} held out: listed, but not given out; {ask}"]
+    public = [f" but for {e}-{v} of {g.scope.name}" for g in groups for e, v in g.scope.public]
+    return notes, [f"{names} held out{''.join(public)}: listed, but not given out; {ask}"]
 
 
-def _explain_filters(selection: Selection, facts: Facts, listed: Listed) -> list[str]:
-    """Return a warning for each filter value that no key carries."""
-    where = list_some([f"sub-{subject}" for subject in listed.subjects])
-    held_out = facts.held_out_sessions
-    unmatched = selection.find_unmatched([p for _, p in listed.brain], held_out)
-    return [
-        explain_unmatched(name, value, where, existing)
-        for name, value, existing in unmatched
-        if not (name == "ses" and value in held_out)  # those have a warning of their own
-    ]
+def _explain_empty(
+    selection: Selection, groups: Iterable[Group], matched: Mapping[str, Sequence[Item]]
+) -> tuple[list[str], list[str]]:
+    """Return the notes and the warnings about scopes of which nothing is selected."""
+    notes, warned = [], []
+    for scope, items in groups:
+        if matched.get(scope.name):
+            continue
+        said = f"nothing of the scope {scope.name} passes the filters"
+        if not items:
+            subjects = list_some([f"sub-{label}" for label in selection.subjects or ()])
+            said = f"the scope {scope.name} has nothing of {subjects or 'any subject'}"
+        if scope.name in (selection.scopes or ()):
+            warned.append(said)
+        elif items and scope.name in matched and scope.by_session and not selection.scopes:
+            notes.append(said)
+    return notes, warned

@@ -36,7 +36,12 @@ def make_page(overview: Overview) -> str:
         folders={cell.name: _find_folders(overview.data_dir, rows) for cell, rows in pairs},
         kinds=_count_kinds(overview),
         partial=[(cell, rows) for cell, rows in pairs if cell.state == "partial"],
-        missing=[(sub, list(cells)) for sub, cells in groupby(missing, lambda cell: cell.sub)],
+        missing=[
+            (scope, sub, list(cells))
+            for (scope, sub), cells in groupby(missing, lambda cell: (cell.scope, cell.sub))
+        ],
+        flat=[scope for scope in overview.scopes if not overview.sessions_of(scope)],
+        subjects_of=lambda scope: list(dict.fromkeys(c.sub for c in overview.cells_of(scope))),
         name_sessions=name_sessions,
         explain_size=_explain_size,
         selection=spell_command("status", overview.settings),

@@ -28,7 +28,11 @@ REPO = Path(__file__).resolve().parents[2]
 DERIVATIVES = "derivatives/glmsingle-tedana"
 ROOT_FILES = {"README", "dataset_description.json", "participants.tsv", "participants.json"}
 #: What nobody may get, whatever is asked for.
-REFUSED = re.compile("/ses-3[1-4]/|^stimuli/task-images_stimuli[.]h5$")
+REFUSED = re.compile(
+    "^(?!derivatives/localizers/.*_task-oloc_).*/ses-3[1-4]/|^stimuli/task-images_stimuli[.]h5$"
+)
+#: The filters that also choose scopes.
+CHOOSERS = {"run", "echo", "part", "hemi", "res", "label", "contrast"}
 #: The maps that a loader derives the brain mask from.
 PINNED = re.compile("_desc-(R2mean_statmap|meanR2gt15mask_mask)[.]nii[.]gz$")
 
@@ -62,41 +66,89 @@ def as_list(values: Values) -> list[str]:
     return [values] if isinstance(values, str) else list(values)
 
 
+def scope_of(key: str) -> str:
+    """Return the scope that a key is in; empty at the root."""
+    if found := re.match("derivatives/([^/]+)/sub-", key):
+        return found[1]
+    first, _, rest = key.partition("/")
+    if not rest:
+        return ""
+    return "raw" if first.startswith("sub-") else first
+
+
 def expected_keys(
     objects: Iterable[str], subject: str | list[str], *, include_stimuli: bool = False, **filters
 ) -> set[str]:
     """Work out, from the keys' text, what a download of `subject` with `filters` has to bring."""
+    objects = list(objects)
     brain = matched_keys(objects, subject, **filters)
     if any(value != "averages" for value in as_list(filters.get("ses"))):
-        brain |= {key for key in matched_keys(objects, subject) if PINNED.search(key)}
+        scopes = {scope_of(key) for key in brain} & {"glmsingle-tedana"}
+        alone = matched_keys(objects, subject, scope=sorted(scopes)) if scopes else ()
+        brain |= {key for key in alone if PINNED.search(key)}
     stimuli = {key for key in objects if include_stimuli and key.startswith("stimuli/")}
     extra = ROOT_FILES.intersection(objects) | stimuli
     return {key for key in brain | extra if not REFUSED.search(key)}
 
 
-def matched_keys(objects: Iterable[str], subject: str | list[str], **filters: Values) -> set[str]:
-    """Return the keys of brain data that every filter lets pass and that may be had."""
+def matched_keys(
+    objects: Iterable[str], subject: str | list[str], scope: Values = None, **filters: Values
+) -> set[str]:
+    """Return the keys in scopes that every filter lets pass and that may be had."""
+    objects = list(objects)
     wanted = [f"sub-{value.removeprefix('sub-')}" for value in as_list(subject)]
-    matched = set()
-    for key in objects:
-        tree = re.match("derivatives/(?:glmsingle-tedana|atlases)/(sub-[^/]+)/", key)
-        if not tree or not (subject == "all" or tree[1] in wanted) or REFUSED.search(key):
-            continue
-        if all(_passes(key, name, as_list(v)) for name, v in filters.items() if v is not None):
-            matched.add(key)
-    return matched
+    scopes = ["glmsingle-tedana", "rois"] if scope is None else as_list(scope)
+    filters = {name: as_list(values) for name, values in filters.items() if values is not None}
+    found = [key for key in objects if scopes == ["all"] or scope_of(key) in scopes]
+    found = [
+        key
+        for key in found
+        if scope_of(key) in ("stimuli", "archive")
+        or (scope_of(key) and (subject == "all" or re.search("(sub-[^/]+)/", key)[1] in wanted))
+    ]
+    for name in set(filters) & CHOOSERS:
+        having = {scope_of(key) for key in found if read_entity(key, name) is not None}
+        found = [key for key in found if scope_of(key) in having]
+    return {
+        key
+        for key in found
+        if not REFUSED.search(key)
+        and all(_passes(key, name, values, found) for name, values in filters.items())
+    }
 
 
-def _passes(key: str, name: str, values: list[str]) -> bool:
+def read_entity(key: str, name: str) -> str | None:
+    """Return what the text of a key says of an entity, its suffix or its extension."""
     stem, _, extension = key.rpartition("/")[2].partition(".")
     if name == "extension":
-        return extension in [value.removeprefix(".") for value in values]
+        return extension or None
     if name == "suffix":
-        return stem.split("_")[-1] in values
-    carried = re.findall(f"(?:/|_)({name}-[^/_.]+)", key)
-    if name == "ses" and not carried:
-        return "averages" in values
-    return not carried or carried[-1] in [f"{name}-{v.removeprefix(name + '-')}" for v in values]
+        return stem.split("_")[-1] or None
+    carried = re.findall(f"(?:/|_){name}-([^/_.]+)", key)
+    return carried[-1].replace("-", "") if carried and name == "label" else (carried or [None])[-1]
+
+
+def _passes(key: str, name: str, values: list[str], beside: list[str]) -> bool:
+    scope = scope_of(key)
+    if scope == "freesurfer":  # no filter applies
+        return True
+    if name == "ses" and scope in ("rois", "anatomical", "stimuli", "archive"):
+        return True
+    mark = "." if name == "extension" else f"{name}-"
+    bare = [value.removeprefix(mark) for value in values]
+    if name == "label":
+        bare = [value.replace("-", "") for value in bare]
+    there_is = {read_entity(other, name) for other in beside} - {None}
+    meant = set()
+    for value in bare:
+        begun = {known for known in there_is if known.lower().startswith(value.lower())}
+        is_word = name in ("task", "space", "desc", "stat", "label", "contrast")
+        is_begun = is_word and value not in there_is and len(begun) == 1
+        meant |= begun if is_begun and not value.isdigit() else {value}
+    carried = read_entity(key, name)
+    if name == "ses" and carried is None:
+        return "averages" in bare
+    return carried is None or carried in meant
 
 
 def expected_tree(objects: Mapping[str, bytes], subject: str | list[str], **filters):
