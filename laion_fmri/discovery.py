@@ -15,7 +15,7 @@ from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.overview import Cell, Total, by_session, count_cell
 from laion_fmri.selection.scopes import explain_unknown_subject, list_scopes, list_subjects
 from laion_fmri.selection.table import Table, find_selected
-from laion_fmri.settings import AVERAGES, Settings, Values, read_settings, takes
+from laion_fmri.settings import AVERAGES, SELECTORS, Settings, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +165,7 @@ def find_holdings(settings: Settings) -> list[Cell]:
     return sorted(cells, key=lambda cell: cell.scope != "")
 
 
-@takes(*FILTERS, "scope", "include_stimuli")
+@takes(*FILTERS, *SELECTORS)
 def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
     """List the values that each filter of a download can have, with what carries them.
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.config import get_data_dir
 from laion_fmri.selection.table import find_selected
-from laion_fmri.settings import Values, read_settings, takes
+from laion_fmri.settings import SELECTORS, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@takes(*FILTERS, "include_stimuli", "data_dir")
+@takes(*FILTERS, *SELECTORS, "data_dir")
 def key_table(subject: Values, **options: Any) -> "pd.DataFrame":
     """List the bucket and return one row per selected object, sorted by key.
 

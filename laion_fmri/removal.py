@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.check.removal import plan_removal
 from laion_fmri.errors import SelectionWarning
-from laion_fmri.settings import Values, read_settings, takes
+from laion_fmri.settings import SELECTORS, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@takes(*FILTERS[1:], "include_stimuli", "data_dir")
+@takes(*FILTERS[1:], *SELECTORS, "data_dir")
 def remove(
     subject: Values, ses: Values = None, *, dry_run: bool = False, **options: Any
 ) -> "pd.DataFrame":

@@ -67,24 +67,20 @@ class Settings:
     )
     include_stimuli: bool = option(
         kinds.SWITCH,
-        "also fetch all of stimuli/ but the images, which need a data use agreement",
+        "add all of stimuli/ but the images, which need a data use agreement",
         False,
     )
-    include_embeddings: bool = option(
-        kinds.SWITCH, "also fetch the embeddings of the stimuli", False
-    )
+    include_embeddings: bool = option(kinds.SWITCH, "add the embeddings of the stimuli", False)
     include_freesurfer: bool = option(
-        kinds.SWITCH, "also fetch all of the scope freesurfer of each subject", False
+        kinds.SWITCH, "add all of the scope freesurfer of each subject", False
     )
     include_anatomical: bool = option(
-        kinds.SWITCH, "also fetch all of the scope anatomical of each subject", False
+        kinds.SWITCH, "add all of the scope anatomical of each subject", False
     )
     include_localizers: bool = option(
-        kinds.SWITCH, "also fetch all of the scope localizers of each subject", False
+        kinds.SWITCH, "add all of the scope localizers of each subject", False
     )
-    include_raw: bool = option(
-        kinds.SWITCH, "also fetch the raw data that the filters let pass", False
-    )
+    include_raw: bool = option(kinds.SWITCH, "add the raw data that the filters let pass", False)
     workers: int = option(kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS)
     data_dir: str | os.PathLike[str] | None = option(
         kinds.FOLDER,
@@ -176,6 +172,10 @@ def list_options(way: str) -> dict[str, Option]:
     return {name: this for name, this in found.items() if way in this.ways}
 
 
+#: Those that say what is selected, beside the subject and the filters.
+SELECTORS = tuple(n for n in list_options(PYTHON) if n == "scope" or n.startswith("include_"))
+
+
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Return the settings that arguments make; None, and what is absent, is the default.
 
@@ -209,11 +209,8 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     for name, values in given.items():
         if values is not None:
             words += [f"--{name}", *([values] if isinstance(values, str) else values)]
-    words += [
-        f"--{name.replace('_', '-')}"
-        for name in list_options(COMMAND)
-        if name.startswith("include_") and getattr(settings, name)
-    ]
+    included = [name for name in SELECTORS[1:] if getattr(settings, name)]
+    words += [f"--{name.replace('_', '-')}" for name in included]
     if settings.data_dir is not None:
         words += ["--data-dir", os.fspath(settings.data_dir)]
     return words

@@ -8,13 +8,13 @@ from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.errors import SelectionWarning
 from laion_fmri.selection.overview import Cell, take_overview
-from laion_fmri.settings import Values, read_settings, takes
+from laion_fmri.settings import SELECTORS, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@takes(*FILTERS[1:], "include_stimuli", "data_dir")
+@takes(*FILTERS[1:], *SELECTORS, "data_dir")
 def status(subject: Values = "all", ses: Values = None, **options: Any) -> "pd.DataFrame":
     """Compare a selection with what is in the data directory; nothing is written.
 

@@ -12,13 +12,13 @@ from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.check.verification import Check
 from laion_fmri.run.monitor import Progress
-from laion_fmri.settings import Values, read_settings, takes
+from laion_fmri.settings import SELECTORS, Values, read_settings, takes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@takes(*FILTERS[1:], "include_stimuli", "data_dir", "manifest")
+@takes(*FILTERS[1:], *SELECTORS, "data_dir", "manifest")
 def verify(
     subject: Values = None,
     ses: Values = None,

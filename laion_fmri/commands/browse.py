@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
         f"{output.UNITS}; in bytes with --json and --tsv."
     )
     ls = output.add_command(commands, "ls", _run_ls, text, epilog)
-    output.add_filters(ls, output.ALL_SUBJECTS, "also list all of stimuli/")
+    output.add_filters(ls, output.ALL_SUBJECTS)
     output.add_options(ls, data_dir="where to look for local files")
     _add_forms(ls, "json", "tsv", "keys")
 
@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
         f"{output.UNITS}; in bytes with --json and --tsv."
     )
     entities = output.add_command(commands, "entities", _run_entities, text, epilog)
-    output.add_filters(entities, output.ALL_SUBJECTS, "also count all of stimuli/")
+    output.add_filters(entities, output.ALL_SUBJECTS)
     _add_forms(entities, "json", "tsv")
 
 

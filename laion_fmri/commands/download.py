@@ -14,7 +14,7 @@ from laion_fmri.commands import output
 from laion_fmri.errors import list_some
 from laion_fmri.selection.filters import needs_subject
 from laion_fmri.selection.overview import by_session, name_sessions
-from laion_fmri.settings import COMMAND, list_options, spell_command
+from laion_fmri.settings import COMMAND, SELECTORS, list_options, spell_command
 
 if TYPE_CHECKING:
     from laion_fmri.run.report import Report
@@ -40,8 +40,8 @@ def add(commands: Any) -> None:
     text = "fetch what the filters select"
     download = output.add_command(commands, "download", _run_download, text, epilog)
     subjects = "sub-03, 03, or all; required without --manifest, and with it all by default"
-    output.add_filters(download, subjects, list_options(COMMAND)["include_stimuli"].help)
-    given = ("subject", "scope", "include_stimuli")
+    output.add_filters(download, subjects)
+    given = ("subject", *SELECTORS)
     names = [name for name in list_options(COMMAND) if name not in given]
     output.add_options(download, *names)
     download.add_argument("--quiet", action="store_true", help="print only warnings and errors")

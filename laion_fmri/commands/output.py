@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
 from laion_fmri.base.text import spell
-from laion_fmri.settings import COMMAND, Settings, list_options, read_settings
+from laion_fmri.settings import COMMAND, SELECTORS, Settings, list_options, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,13 +39,13 @@ def add_command(
     return parser
 
 
-def add_filters(parser: argparse.ArgumentParser, subject_help: str, stimuli_help: str) -> None:
+def add_filters(parser: argparse.ArgumentParser, subject_help: str) -> None:
     """Add the options that select files."""
     parser.add_argument("--subject", nargs="+", metavar="SUBJECT", help=subject_help)
-    add_options(parser, "scope")
+    add_options(parser, SELECTORS[0])
     for name in FILTERS:
         parser.add_argument(f"--{name}", nargs="+", metavar="VALUE", help=HELP[name])
-    add_options(parser, include_stimuli=stimuli_help)
+    add_options(parser, *SELECTORS[1:])
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> None:

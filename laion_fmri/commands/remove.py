@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         "done, 1 some files are left or it was declined, 2 bad usage or nothing matched, 130 "
         "interrupted."
     )
-    output.add_filters(remove, "sub-03, 03, or all; required", "also remove all of stimuli/")
+    output.add_filters(remove, "sub-03, 03, or all; required")
     output.add_options(remove, data_dir="where the files are, this time")
     remove.add_argument("--yes", action="store_true", help="do not ask; for scripts")
     remove.add_argument("--dry-run", action="store_true", help="show what would go; remove nothing")

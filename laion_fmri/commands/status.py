@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     )
     text = "show how much of a selection is here, by subject and session"
     status = output.add_command(commands, "status", _run_status, text, epilog)
-    output.add_filters(status, output.ALL_SUBJECTS, "also count all of stimuli/")
+    output.add_filters(status, output.ALL_SUBJECTS)
     output.add_options(status, data_dir="where the files are, this time")
     status.add_argument("--json", action="store_true", help="print it as JSON, sizes in bytes")
     status.add_argument(

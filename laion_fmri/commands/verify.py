@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         "is checked; with it, or with a manifest, what is not here is missing. Exit status: 0 all "
         "is right, 1 something is corrupt or missing, 2 bad usage, 130 interrupted."
     )
-    output.add_filters(verify, "sub-03, 03, or all", "also check all of stimuli/")
+    output.add_filters(verify, "sub-03, 03, or all")
     output.add_options(
         verify,
         manifest="compare with this manifest, without the network",

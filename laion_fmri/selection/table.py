@@ -10,7 +10,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from laion_fmri import dataset
-from laion_fmri.base.bids import HELP, Parsed, parse_key
+from laion_fmri.base.bids import CHOOSERS, HELP, Parsed, parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.dataset import NOTHING_HELD_OUT, Facts, Scope
@@ -160,12 +160,13 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     explained = explain_filters(selection, groups, facts.held_out_sessions, listed.where)
     selection, notes, complaints, is_empty = explained
     chosen = leave_out(selection, groups)
+    core_names = _find_core(selection, groups)
     matched = {scope.name: _match(selection, scope, items) for scope, items in chosen}
     everything = [pair for pairs in matched.values() for pair in pairs]
     held_out = {item.key for item, p in everything if facts.is_held_out(item.key, p)}
     said, warned = _explain_held_out(selection, facts, chosen, everything)
     notes, complaints = [*notes, *said], [*warned, *complaints]
-    core = [pair for name in _find_core(selection, chosen) for pair in matched[name]]
+    core = [pair for name in core_names for pair in matched.get(name, ())]
     is_empty |= all(item.key in held_out for item, _ in core)
     if is_empty and any(group.items for group in groups):
         reasons = complaints or said or ["each filter matches something, but no key matches all"]
@@ -224,10 +225,10 @@ def _all_items(listed: Listed) -> Iterator[Sequence[Item]]:
 
 def _find_core(selection: Selection, groups: Sequence[Group]) -> list[str]:
     """Return the scopes that a selection is about, without those that only come along with it."""
-    scopes = [group.scope for group in groups if selection.extra_filters(group.scope) is None]
-    if selection.sessions:
+    scopes = [scope for scope, _ in groups if selection.extra_filters(scope) is None]
+    if selection.sessions and set(selection.filters).isdisjoint(CHOOSERS):
         scopes = [scope for scope in scopes if scope.by_session] or scopes
-    return [scope.name for scope in scopes]
+    return [scope.name for scope in scopes or [scope for scope, _ in groups]]
 
 
 def _explain_held_out(

@@ -43,7 +43,24 @@ LAYOUT = {
     GLM + "sub-03/sub-03_task-images_space-T1w_desc-meanR2gt15mask_mask.nii.gz": (
         "03 - images T1w meanR2gt15mask - mask nii.gz"
     ),
-    "derivatives/atlases/sub-03/rois/V1.nii.gz": "03 - - - - - V1 nii.gz",
+    "derivatives/rois/sub-03/face/sub-03_space-T1w_res-1pt8_label-FFA-1_mask.nii.gz": (
+        "03 - - T1w - - mask nii.gz - - - - 1pt8 FFA1"
+    ),
+    "derivatives/rois/sub-03/face/sub-03_hemi-L_space-fsnative_label-pSTS-faces_mask.func.gii": (
+        "03 - - fsnative - - mask func.gii - - - L - pSTSfaces"
+    ),
+    "derivatives/freesurfer/sub-03/surf/lh.white": "03 - - - - - lh white",
+    "derivatives/freesurfer/sub-03/mri/aparc+aseg.mgz": "03 - - - - - aparc+aseg mgz",
+    "derivatives/freesurfer/sub-03/label/lh.BA1_exvivo.label": ("03 - - - - - lh BA1_exvivo.label"),
+    "derivatives/freesurfer/sub-03/mri/transforms/talairach.xfm": "03 - - - - - talairach xfm",
+    "derivatives/localizers/sub-03/ses-31/func/sub-03_ses-31_task-oloc_run-01_hemi-L"
+    "_space-fsnative_contrast-object_stat-effect_statmap.func.gii": (
+        "03 31 oloc fsnative - effect statmap func.gii 01 - - L - - object"
+    ),
+    "sub-03/ses-01/func/sub-03_ses-01_task-images_run-01_echo-2_part-phase_bold.nii.gz": (
+        "03 01 images - - - bold nii.gz 01 2 phase"
+    ),
+    "stimuli/task-images_desc-CLIP_embeddings.h5": "- - images - CLIP - embeddings h5",
     "stimuli/task-images_stimuli.h5": "- - images - - - stimuli h5",
     "dataset_description.json": "- - - - - - description json",
     "participants.tsv": "- - - - - - participants tsv",
@@ -112,7 +129,8 @@ def test_reads_the_run_of_a_key():
 def test_fields_are_the_columns_of_the_key_table():
     """The entities come first, in the order of the key table."""
     first = ("sub", "ses", "task", "space", "desc", "stat", "suffix", "extension")
-    assert (*first, "run") == Parsed._fields
+    later = ("run", "echo", "part", "hemi", "res", "label", "contrast")
+    assert (*first, *later) == Parsed._fields
     assert {*Parsed._fields} - {"suffix", "extension"} == {*ENTITIES}
 
 

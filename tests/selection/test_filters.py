@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laion_fmri.base.bids import FILTERS, Parsed, parse_key
+from laion_fmri.dataset import find_scope, make_scope
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.selection.filters import Selection, explain_unmatched
 from laion_fmri.settings import read_settings
@@ -30,7 +31,7 @@ KEYS = {
     "r2mean-json": GLM + "sub-03_task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.json",
     "mask": GLM + "sub-03_task-images_space-T1w_desc-meanR2gt15mask_mask.nii.gz",
     "ceiling": GLM + "sub-03_task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz",
-    "roi": "derivatives/atlases/sub-03/rois/V1.nii.gz",
+    "roi": "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz",
 }
 ALL = set(KEYS)
 SUMMARIES = {"r2mean", "r2mean-json", "mask", "ceiling", "roi"}
@@ -40,18 +41,19 @@ NO_STAT = {"trials", "trials-02", "model", "figure", "mask", "ceiling", "roi"}
 
 CASES = [
     ({}, ALL),
-    ({"ses": "ses-01"}, SES_01),
-    ({"ses": "01"}, SES_01),
-    ({"ses": ["ses-01", "02"]}, SES_01 | {"trials-02"}),
+    # Masks are not organised by session, and come with any.
+    ({"ses": "ses-01"}, SES_01 | {"roi"}),
+    ({"ses": "01"}, SES_01 | {"roi"}),
+    ({"ses": ["ses-01", "02"]}, SES_01 | {"trials-02", "roi"}),
     ({"ses": "averages"}, SUMMARIES),
     ({"ses": ["averages", "ses-02"]}, SUMMARIES | {"trials-02"}),
-    ({"ses": "1"}, set()),
-    ({"ses": "Averages"}, set()),
-    ({"ses": "ses-99"}, set()),
+    ({"ses": "1"}, {"roi"}),
+    ({"ses": "Averages"}, {"roi"}),
+    ({"ses": "ses-99"}, {"roi"}),
     ({"task": "images"}, ALL),
     ({"task": "task-rest"}, {"figure", "roi"}),
     ({"space": "T1w"}, ALL),
-    ({"space": "MNI"}, {"trials", "trials-02", "figure", "roi"}),
+    ({"space": "MNI"}, {"trials", "trials-02", "figure"}),
     ({"desc": "SingletrialBetas"}, {"betas", "betas-json", "trials", "trials-02"} | NO_DESC),
     ({"desc": "desc-SingletrialBetas"}, {"betas", "betas-json", "trials", "trials-02"} | NO_DESC),
     ({"desc": "singletrialbetas"}, NO_DESC),
@@ -60,14 +62,18 @@ CASES = [
     ({"stat": "effect"}, {"betas", "betas-json"} | NO_STAT),
     ({"stat": "stat-rsquare"}, {"r2", "r2mean", "r2mean-json"} | NO_STAT),
     ({"suffix": "statmap"}, {"betas", "betas-json", "r2", "r2mean", "r2mean-json", "ceiling"}),
-    ({"suffix": "V1"}, {"roi"}),
+    ({"suffix": "mask"}, {"mask", "roi"}),
+    ({"label": "V1"}, ALL),
+    ({"label": "V-1"}, ALL),
+    ({"label": "V2"}, ALL - {"roi"}),
+    ({"res": ["1pt5", "res-1pt8"]}, ALL),
     ({"suffix": ["_statmap", "suffix-statmap"]}, set()),
     ({"extension": "nii.gz"}, {"betas", "r2", "r2mean", "mask", "ceiling", "roi"}),
     ({"extension": ".nii.gz"}, {"betas", "r2", "r2mean", "mask", "ceiling", "roi"}),
     ({"extension": ["tsv", ".h5"]}, {"trials", "trials-02", "model"}),
     ({"extension": ["gz", "..tsv", "extension-tsv"]}, set()),
-    ({"ses": "01", "desc": "R2", "extension": "nii.gz"}, {"r2"}),
-    ({"ses": "01", "desc": "R2"}, {"r2", "figure"}),
+    ({"ses": "01", "desc": "R2", "extension": "nii.gz"}, {"r2", "roi"}),
+    ({"ses": "01", "desc": "R2"}, {"r2", "figure", "roi"}),
     ({"ses": "averages", "desc": "R2"}, {"roi"}),
     ({"desc": "SingletrialBetas", "stat": "effect", "suffix": "statmap"}, {"betas", "betas-json"}),
 ]
@@ -78,11 +84,16 @@ def select(**filters) -> Selection:
     return Selection.from_settings(read_settings({"subject": "sub-03"} | filters))
 
 
+def matches(selection: Selection, key: str) -> bool:
+    """Whether a key in a scope passes."""
+    return selection.matches(parse_key(key), find_scope(key))
+
+
 @pytest.mark.parametrize(("filters", "expected"), CASES, ids=[str(case[0]) for case in CASES])
 def test_selects_what_the_contract_says(filters, expected):
     """Permissive for every entity but ses, alternatives within a filter, all filters together."""
     selection = select(**filters)
-    assert expected == {name for name, key in KEYS.items() if selection.matches(parse_key(key))}
+    assert expected == {name for name, key in KEYS.items() if matches(selection, key)}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +151,7 @@ def test_refuses_what_is_no_string(name, bad):
 
 @pytest.mark.parametrize(
     "bad",
-    [None, 3, True, b"sub-03", {"sub": "03"}, ["sub-03", 5], [["03"]], np.array([3])],
+    [3, True, b"sub-03", {"sub": "03"}, ["sub-03", 5], [["03"]], np.array([3])],
     ids=str,
 )
 def test_refuses_a_subject_of_another_type(bad):
@@ -151,7 +162,20 @@ def test_refuses_a_subject_of_another_type(bad):
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "sub-", [], ["03", ""], "sub-*", "..", "03/", "sub-03/ses-01", "{subject}", " 03", "3\n"],
+    [
+        None,
+        "",
+        "sub-",
+        [],
+        ["03", ""],
+        "sub-*",
+        "..",
+        "03/",
+        "sub-03/ses-01",
+        "{subject}",
+        " 03",
+        "3\n",
+    ],
 )
 def test_refuses_a_subject_that_is_no_label(bad):
     """What cannot be a BIDS label is no subject, and never becomes part of a prefix."""
@@ -208,13 +232,13 @@ def test_held_out_sessions_and_restricted_keys_are_data():
         "stimuli/task-images_stimuli.h5",
         "a/b",
     ]
-    assert [usual.is_held_out(key, parse_key(key).ses) for key in keys] == [
+    assert [usual.is_held_out(key, parse_key(key)) for key in keys] == [
         False,
         True,
         True,
         False,
     ]
-    assert [other.is_held_out(key, parse_key(key).ses) for key in keys] == [
+    assert [other.is_held_out(key, parse_key(key)) for key in keys] == [
         True,
         False,
         False,
@@ -252,6 +276,9 @@ def passes(carried: dict, filters: dict) -> bool:
             "suffix": {value},
             "extension": {value, "." + value},
         }.get(name, {value, f"{name}-{value}"})
+        if name == "label":  # read without hyphens, wherever it is written
+            spellings = {spelling.replace("-", "") for spelling in spellings}
+            accepted = [word.replace("-", "") for word in accepted]
         if spellings.isdisjoint(accepted):
             return False
     return True
@@ -264,7 +291,9 @@ def passes(carried: dict, filters: dict) -> bool:
 )
 def test_agrees_with_a_brute_force_reading(carried, filters):
     """Any entities and any filters: the same verdict as the contract read word by word."""
-    assert passes(carried, filters) is select(**filters).matches(Parsed(**carried))
+    carried["label"] = (carried["label"] or "").replace("-", "") or None
+    scope = make_scope("glmsingle-tedana")
+    assert passes(carried, filters) is select(**filters).matches(Parsed(**carried), scope)
 
 
 THERE = ["SingletrialBetas", "R2", "R2mean", "Fracridge", "GLMsingle", "HRFindex"]

@@ -28,11 +28,10 @@ from hypothesis import strategies as st
 
 from laion_fmri.base.etags import hash_files
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.download import accept_licenses, download
+from laion_fmri.download import download
 from laion_fmri.errors import (
     ConfigError,
     DownloadError,
-    LicenseNotAcceptedError,
     ManifestError,
     SelectionError,
     SelectionWarning,
@@ -53,10 +52,10 @@ R2MEAN = (
     "derivatives/glmsingle-tedana/sub-03/"
     "sub-03_task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.nii.gz"
 )
-ROI = "derivatives/atlases/sub-01/rois/V1.nii.gz"
+ROI = "derivatives/rois/sub-01/retinotopy/sub-01_space-T1w_res-1pt8_label-V1_mask.nii.gz"
 ROI_03 = ROI.replace("sub-01", "sub-03")
 OUTSIDE = "derivatives/freesurfer/sub-01/stats/aseg.stats"
-IMAGE = "stimuli/images/img_00000.jpg"
+STIMULUS = "stimuli/task-images_desc-captions.csv"
 RESTRICTED = "stimuli/task-images_stimuli.h5"
 TIME = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -112,7 +111,7 @@ def test_the_format(tmp_path):
         "b\t2\teb\t2026-01-31T12:00:00Z\t\n",
     ]
     assert expected == lines
-    for said in ('# {"bucket": "laion-fmri"', '"http://127.0.0.1:9"', '"date": "20', "0.1.0"):
+    for said in ('# {"bucket": "laion-fmri"', '"http://127.0.0.1:9"', '"date": "20', "2026.11.0"):
         assert said in comment
 
 
@@ -278,8 +277,12 @@ def find(bucket, tmp_path):
         ({"subject": "sub-01"}, [ROI, OUTSIDE, "README"]),
         ({"subject": "03", "ses": "01"}, [TRIALS, SUMMARY, R2MEAN, "README"]),
         ({"subject": "03", "ses": "averages"}, [R2MEAN, "README"]),
-        ({"suffix": "trials", "ses": ["01", "02"]}, [TRIALS, OTHER_SESSION, R2MEAN, "README"]),
-        ({"extension": "tsv"}, [TRIALS, OTHER_SESSION, "README"]),
+        # No filter applies to FreeSurfer's files.
+        (
+            {"suffix": "trials", "ses": ["01", "02"], "scope": ["glmsingle-tedana", "freesurfer"]},
+            [TRIALS, OTHER_SESSION, R2MEAN, OUTSIDE, "README"],
+        ),
+        ({"extension": "tsv", "scope": "glmsingle-tedana"}, [TRIALS, OTHER_SESSION, "README"]),
     ],
     ids=["all", "subject", "session", "summaries", "suffix", "extension"],
 )
@@ -309,7 +312,7 @@ def test_what_is_held_out_stays_so(find):
     assert all(word in said for word in ("ses-31", RESTRICTED, "request"))
     with pytest.raises(SelectionError, match="ses-31"):
         find([RESTRICTED, HELD_OUT], ses="31")
-    with pytest.raises(SelectionError, match=f"nothing that is public.*{RESTRICTED}"):
+    with pytest.raises(SelectionError, match=f"matches nothing.*not being public: {RESTRICTED}"):
         find([RESTRICTED])
 
 
@@ -325,9 +328,9 @@ def test_filters_that_leave_nothing_are_refused(find):
     ("keys", "expected"),
     [
         ([TRIALS, OTHER_SESSION, R2MEAN], ["derivatives/glmsingle-tedana/sub-03/"]),
-        ([ROI, OUTSIDE], ["derivatives/atlases/sub-01/", "derivatives/freesurfer/sub-01/"]),
+        ([ROI, OUTSIDE], ["derivatives/freesurfer/sub-01/", "derivatives/rois/sub-01/"]),
         (["README"], ["/"]),
-        ([ROI, "README"], ["/", "derivatives/atlases/sub-01/"]),
+        ([ROI, "README"], ["/", "derivatives/rois/sub-01/"]),
     ],
     ids=["one tree", "two", "root", "both"],
 )
@@ -338,14 +341,15 @@ def test_only_the_trees_of_the_keys_are_listed(find, bucket, keys, expected):
     assert expected == sorted(asked)
 
 
-def test_stimuli_of_a_manifest_need_their_licence(find, tmp_path):
-    """They are refused until it is accepted, before any listing; then they are part of it."""
-    with pytest.raises(LicenseNotAcceptedError, match=r"1 stimuli.*--accept-stimuli.*manifest"):
-        find([IMAGE, TRIALS], ses="01")
-    accept_licenses(include_stimuli=True, data_dir=tmp_path)
-    assert [row.key for row in find([IMAGE, TRIALS], ses="01").rows] == [TRIALS, IMAGE]
+def test_stimuli_of_a_manifest_come_whole(find):
+    """Filters keep what is of no subject, unless a scope is named; what is lacking is said."""
+    assert [row.key for row in find([STIMULUS, TRIALS], ses="01").rows] == [TRIALS, STIMULUS]
+    found = find([STIMULUS, TRIALS], scope="glmsingle-tedana")
+    assert [row.key for row in found.rows] == [TRIALS]
     (said,) = find([TRIALS], include_stimuli=True).warnings
-    assert "names no stimuli" in said
+    assert "names nothing of stimuli" in said
+    with pytest.raises(SelectionError, match=r"scope 'rois' is not in .*keys.tsv; there is: glm"):
+        find([TRIALS], scope="rois")
 
 
 def test_a_manifest_of_another_bucket_is_warned_of(find, bucket, tmp_path, tiny_objects):
@@ -526,7 +530,7 @@ def test_a_dry_run_names_what_has_changed_and_keeps_a_manifest(kept, bucket, tmp
     done = run_command("download", *words, "--ses", "01", "--data-dir", data, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{CHANGED} (has changed in the bucket since the manifest was written" in done.stdout
-    expected = [entry for entry in kept.kept if entry.key in (CHANGED, SUMMARY, R2MEAN)]
+    expected = [entry for entry in kept.kept if entry.key in (CHANGED, SUMMARY, R2MEAN, ROI_03)]
     assert expected == read_manifest(tmp_path / "again.tsv")
     assert (Counter(), []) == (bucket.gets(bucket="kept"), list_all(data))
 
@@ -615,7 +619,7 @@ def test_snakemake_has_nothing_to_do_again(plain):
     done, gets, listings = plain[2][1]
     assert (done.returncode, gets) == (1, Counter())
     assert f"laion-fmri: {CHANGED}: has changed in the bucket" in done.stderr
-    expected = ["derivatives/atlases/sub-03/", "derivatives/glmsingle-tedana/sub-03/"]
+    expected = ["derivatives/glmsingle-tedana/sub-03/", "derivatives/rois/sub-03/"]
     assert expected == sorted(request.query["prefix"] for request in listings)
 
 
