@@ -126,7 +126,8 @@ def make_configuration_page() -> str:
     for name, rule in schema["properties"].items():
         default = getattr(defaults, name, None)
         shown = ", ".join(default) if isinstance(default, tuple) else json.dumps(default)
-        shown = "required" if name in schema["required"] else f"`{shown}`"
+        # The first of the alternatives: a scope of the dataset alone needs no subject.
+        shown = "required" if name in schema["anyOf"][0]["required"] else f"`{shown}`"
         parts.append(f"| `{name}` | {escape(rule['description'])} | {shown} |")
     parts += [
         "",

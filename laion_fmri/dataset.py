@@ -27,9 +27,7 @@ PINNED_DESCS = ("R2mean", "meanR2gt15mask")
 
 REQUEST_URL = "https://laion-fmri.hebartlab.com/request"
 TERMS_URL = "https://laion-fmri.hebartlab.com/terms"
-BRAIN_LICENSE = (
-    "The brain data, and all that was derived from the stimuli, are in the public domain (CC0 1.0)."
-)
+BRAIN_LICENSE = "All but the stimulus images is in the public domain (CC0 1.0)."
 STIMULI_LICENSE = (
     "The stimulus images are under a closed licence: non-commercial academic research only; no "
     "redistribution, no commercial use, no use for commercial AI models. Terms: " + TERMS_URL

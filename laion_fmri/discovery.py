@@ -3,7 +3,6 @@
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from laion_fmri import dataset
 from laion_fmri.base.bids import FILTERS, parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.base.text import suggest
@@ -183,7 +182,9 @@ def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
         One row for each entity and value, with the columns ``entity`` (in the order of the
         filters), ``value`` (bare; ``averages`` for the ``ses`` of files without a session, and
         ``(none)`` for those without another entity, which pass any filter on it), ``files``,
-        ``bytes`` and ``held_out``. Only public files are counted, unless a value has none.
+        ``bytes`` and ``held_out``. Only public files are counted, unless a value has none. ``ses``
+        is not counted of scopes that are not organised by session, and nothing of those that take
+        no filters.
 
     Raises
     ------
@@ -207,11 +208,11 @@ def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
     table, facts = find_selected(settings, None, with_held_out=True), settings.facts
     counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for row in table.rows:
-        scope = dataset.find_scope(row.key)
+        scope = table.scopes.get(row.scope)
         if not (scope and scope.takes_filters and table.matches(row.key)):
             continue
         held_out = facts.is_held_out(row.key, row.parsed)
-        for name in FILTERS:
+        for name in FILTERS if scope.by_session else FILTERS[1:]:
             value = getattr(row.parsed, name) or (AVERAGES if name == "ses" else NO_VALUE)
             counts.setdefault((name, value), ([], []))[held_out].append(row.size)
     found = [

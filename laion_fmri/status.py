@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def status(subject: Values = "all", ses: Values = None, **options: Any) -> "pd.DataFrame":
     """Compare a selection with what is in the data directory; nothing is written.
 
+    Without `scope`, it is about what comes by default and each scope of which something is here.
+
     Parameters
     ----------
     subject, ses, task, space, desc, stat, suffix, extension, ...
@@ -27,16 +29,17 @@ def status(subject: Values = "all", ses: Values = None, **options: Any) -> "pd.D
     Returns
     -------
     pandas.DataFrame
-        One row for each subject and session, with the columns
+        One row for each scope, subject and session, with the columns
 
         - ``sub``, ``ses``: labels, such as ``"03"`` and ``"01"``; ``ses`` is ``"averages"`` for
-          files without a session, and where there is no subject (``sub`` is missing) ``"root"`` or
-          ``"stimuli"``;
+          files without a session and in scopes that are not organised by session; where there is no
+          subject (``sub`` is missing) it is the scope, or ``"root"``;
         - ``files``, ``bytes``: in the bucket, as far as they are selected;
         - ``local_files``, ``local_bytes``: those of them that are here, in exactly that size;
         - ``partial_files``: those that are here in another size;
         - ``state``: ``complete``, ``partial`` (some of it is here), ``missing``, or ``held out``
-          (listed, but not given out by the bucket; it counts what is here all the same).
+          (listed, but not given out by the bucket; it counts what is here all the same);
+        - ``scope``: the name of the scope, empty for the root files.
 
     Raises
     ------

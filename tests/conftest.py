@@ -79,7 +79,7 @@ TINY = (
     "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-A_trials.tsv",
     "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-B_trials.tsv",
     "derivatives/glmsingle-tedana/sub-03/sub-03_task-images_desc-C_summary.json",
-    "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_label-V1_mask.nii.gz",
+    "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz",
 )
 
 

@@ -136,7 +136,7 @@ def plan_removal(settings: Settings) -> Removal:
         reasons = table.warnings or ["no file carries all that is named"]
         raise SelectionError("; ".join(["the filters match nothing", *reasons]))
     items = list(_find_here(named, data_dir, selection))
-    notes = []
+    notes = list(table.notes)
     if needed := _find_needed(items, data_dir, table.listed):
         notes.append(
             f"the mean-R2 map, or the mask, of {', '.join(needed)} would go, which loaders need "

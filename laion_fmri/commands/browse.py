@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from laion_fmri.base.text import format_size
 from laion_fmri.commands import output
-from laion_fmri.errors import DataDirNotSetError
+from laion_fmri.errors import DataDirNotSetError, list_some
 from laion_fmri.settings import ALL
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _add_forms(parser: argparse.ArgumentParser, *names: str) -> None:
 def _run_info(arguments: argparse.Namespace) -> int:
     from laion_fmri.config import find_data_dir
     from laion_fmri.discovery import find_holdings
-    from laion_fmri.selection.overview import ROOT, add_up
+    from laion_fmri.selection.overview import add_up
     from laion_fmri.settings import AVERAGES
 
     is_detailed = arguments.subject is not None
@@ -84,28 +84,18 @@ def _run_info(arguments: argparse.Namespace) -> int:
     )
     cells = find_holdings(settings)
     table = output.make_table(
-        ("scope", "subject", "session") if is_detailed else ("scope",),
-        (
-            *(() if is_detailed else ("subjects", "sessions")),
-            "files",
-            "size",
-            "here: files",
-            "size",
-        ),
+        ("scope", "subject" if is_detailed else "subjects"),
+        ("session" if is_detailed else "sessions", "files", "size", "here: files", "size"),
     )
     for _, group in groupby(cells, key=lambda cell: cell.place if is_detailed else cell.scope):
         some = list(group)
         place, total = some[0].place, add_up(some)
         sessions = {cell.place.session for cell in some} - {"", AVERAGES}
-        subjects = {cell.sub for cell in some} - {None}
-        counts = [
-            f"{len(subjects):,}" if subjects else "",
-            f"{len(sessions):,}" if sessions else "",
-        ]
-        subject = place.subject if place.sub else ""
+        subjects = dict.fromkeys(cell.sub for cell in some if cell.sub is not None)
         table.add_row(
-            place.scope or ROOT,
-            *([subject, place.session] if is_detailed else counts),
+            place.scope or place.subject,
+            list_some([f"sub-{label}" for label in subjects], 8),
+            place.session if is_detailed else f"{len(sessions):,}" if sessions else "",
             f"{total.files:,}",
             format_size(total.bytes),
             f"{total.local_files:,}",
@@ -157,6 +147,8 @@ def _run_entities(arguments: argparse.Namespace) -> int:
         output.read_arguments(arguments, subject=arguments.subject or "all")
     )
     output.warn(table.warnings)
+    for text in table.notes:
+        output.say(text)
     form = arguments.form or ("table" if sys.stdout.isatty() else "tsv")
     if form == "table":
         _print_values(found)

@@ -52,6 +52,8 @@ def _run_status(arguments: argparse.Namespace) -> int:
 
     overview = take_overview(output.read_arguments(arguments))
     output.warn(overview.warnings)
+    for text in overview.notes:
+        output.say(text)
     if arguments.html is not None:
         from laion_fmri.show.page import make_page, write_page
 

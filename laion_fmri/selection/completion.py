@@ -46,6 +46,7 @@ def remember_listing(bucket: Bucket, groups: Iterable[Group], *, is_whole: bool)
         found = _pick_plain({scope.name: _collect(p for _, p in items if _is_public(scope, p))})
         for name, subjects in found.items():
             known[name] = subjects if is_whole else known.get(name, {}) | subjects
+    known = {name: subjects for name, subjects in known.items() if subjects}
     file = _find_file(bucket)
     # Without a home, the path is relative, and would lead to the working directory.
     if known == kept or not file.is_absolute():

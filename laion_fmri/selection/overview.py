@@ -20,8 +20,8 @@ from laion_fmri.settings import ALL, AVERAGES, Settings, spell_command, spell_op
 State = Literal["complete", "partial", "missing", "held out"]
 STATES: tuple[State, ...] = get_args(State)
 
-#: What files in no scope are called.
-ROOT = "root files"
+#: The value of `ses` for files in no scope.
+ROOT = "root"
 
 
 class _Keyed(Protocol):
@@ -43,12 +43,12 @@ class Place(NamedTuple):
 
     scope: str  # empty for what is in none
     sub: str | None
-    ses: str  # averages also where the scope is not organised by session
+    ses: str  # averages also where the scope is not organised by session; else its own name
 
     @property
     def subject(self) -> str:
         """The subject in words, such as ``sub-03`` or ``root files``."""
-        return f"sub-{self.sub}" if self.sub is not None else self.scope or ROOT
+        return f"sub-{self.sub}" if self.sub is not None else self.scope or "root files"
 
     @property
     def session(self) -> str:
@@ -74,7 +74,7 @@ def by_session(items: Iterable[_Item]) -> dict[Place, list[_Item]]:
             place = Place(scope.name, item.sub, item.ses or AVERAGES)
             place = place if has_sessions(scope.name) else place._replace(ses=AVERAGES)
         else:
-            place = Place(scope.name, None, AVERAGES)
+            place = Place(scope.name, None, scope.name)
         groups.setdefault(place, []).append(item)
     return dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
 
@@ -192,6 +192,7 @@ class Overview:
     cells: list[Cell]  # by scope, subject and session; the root files last
     rows: list[list[Row]]  # of each cell, sorted by key
     warnings: list[str]
+    notes: Sequence[str] = ()  # what is worth saying once
 
     @property
     def subjects(self) -> list[str]:
@@ -264,7 +265,8 @@ def take_overview(settings: Settings) -> Overview:
         cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)
     warnings = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
-    return Overview(settings, data_dir, str(bucket), datetime.now(UTC), cells, rows, warnings)
+    where, now = str(bucket), datetime.now(UTC)
+    return Overview(settings, data_dir, where, now, cells, rows, warnings, table.notes)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:

@@ -118,7 +118,7 @@ def find_local(data_dir: StrPath) -> list[str]:
 def add_local(selection: Selection, data_dir: StrPath, bucket: Bucket) -> Selection:
     """Return the selection with what else is here, if it names no scope: a mirror is seen whole.
 
-    What only an older bucket had is none of it.
+    What only an older bucket had is none of it, nor what is of no subject if subjects are named.
     """
     if selection.scopes is not None:
         return selection
@@ -126,6 +126,8 @@ def add_local(selection: Selection, data_dir: StrPath, bucket: Bucket) -> Select
     if not set(names).issubset(DESCRIBED):
         known = list_scopes(bucket)
         names = [name for name in names if name in known]
+    if selection.subjects is not None:
+        names = [name for name in names if make_scope(name).has_subjects]
     others = {name: None for name in names if name not in DEFAULT_SCOPES}
     return replace(selection, extras={**others, **selection.extras})
 

@@ -269,7 +269,7 @@ def test_label_images_hold_integers(objects):
     assert hrf.dtype.kind == "i"
     assert set(range(21)) == set(hrf.ravel().tolist())
     for roi in ("V1", "V2", "FFA1", "PPA"):
-        inside = image_of(objects, f"derivatives/atlases/sub-03/rois/{roi}.nii.gz")
+        inside = image_of(objects, f"derivatives/rois/sub-03/rois/{roi}.nii.gz")
         assert inside.dtype.kind == "u"
         assert {0, 1} == set(inside.ravel().tolist())
 

@@ -36,6 +36,9 @@ from laion_fmri.folder.presence import Presence
 from laion_fmri.removal import remove
 from laion_fmri.settings import read_settings
 
+#: The scopes that come by default.
+SCOPES = "derivatives/(glmsingle-tedana|rois)"
+IMAGES = "stimuli/task-images_stimuli.h5"
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func"
 BETAS = f"{FUNC}/sub-03_ses-01_task-images_desc-SingletrialBetas_trials.tsv"
 
@@ -89,17 +92,16 @@ def test_filters_are_strict(data, objects):
 
 
 def test_averages_are_named_by_their_word(data, objects):
-    """The files of the subject without a session, atlases included."""
+    """The files of the subject without a session, masks of regions included."""
     frame = remove("sub-03", ses="averages")
-    named = {key for key in objects if re.match("derivatives/[a-z-]+/sub-03/(?!ses-)", key)}
-    named = {key for key in named if "freesurfer" not in key}
+    named = {key for key in objects if re.match(f"{SCOPES}/sub-03/(?!ses-)", key)}
     assert dict.fromkeys(named, "removed") == outcomes(frame)
 
 
 def test_root_files_and_stimuli_stay_unless_named(data, objects):
     """All of all subjects: what is in the root stays, and the stimuli until they are named."""
     frame = remove("all")
-    stimuli = {key for key in objects if key.startswith("stimuli/") and not key.endswith(".h5")}
+    stimuli = {key for key in objects if key.startswith("stimuli/") and key != IMAGES}
     assert {"removed"} == set(frame["outcome"])
     assert ROOT_FILES | stimuli == set(read_tree(data))
     done = run_command("remove", "--subject", "all", "--include-stimuli", "--yes")
@@ -267,7 +269,7 @@ def test_bad_input_has_its_error(data):
     with pytest.raises(SubjectNotFoundError, match="name a subject"):
         remove(None)
     with pytest.raises(SelectionError, match="SingletrialBetas"):
-        remove("sub-03", desc="singletrial")
+        remove("sub-03", desc="trialbetas")
     with pytest.warns(SelectionWarning, match="ses '99'"):
         remove("sub-03", ses=["ses-99", "ses-01"], dry_run=True)
     with pytest.raises(DataDirError):
@@ -280,7 +282,7 @@ def test_bad_input_has_its_error(data):
         ([], "name a --subject"),
         (["--subject", "sub-03"], "add --yes"),
         (["--subject", "sub-09", "--yes"], "there is: sub-01, sub-03"),
-        (["--subject", "sub-03", "--desc", "singletrial", "--yes"], "SingletrialBetas"),
+        (["--subject", "sub-03", "--desc", "trialbetas", "--yes"], "SingletrialBetas"),
         (["--subject", "sub-03", "--yes", "--data-dir", "/nonexistent"], "name another"),
     ],
 )
@@ -311,7 +313,7 @@ def test_a_terminal_is_asked(data, session, objects, columns, settings):
     shown = count(objects, session)
     files, size = shown.split(" files, ")
     assert code == 0
-    assert f"sub-03   ses-01   {files:>5}  {size}                 1" in lines
+    assert f"sub-03   ses-01   glmsingle-tedana  {files:>5}  {size}                 1" in lines
     assert f"Remove {shown}? [y/N] " in sent
     assert f"removed {shown}" == lines[-1]
     assert bool(settings) != (ESCAPE in sent)
@@ -336,7 +338,7 @@ def test_piped_it_is_plain(data, session, objects):
     assert (done.returncode, complaints(done)) == (0, [])
     assert ESCAPE not in done.stdout
     files, size = count(objects, session).split(" files, ")
-    assert re.search(f"(?m)^sub-03 +ses-01 +{files} +{size}$", done.stdout)
+    assert re.search(f"(?m)^sub-03 +ses-01 +glmsingle-tedana +{files} +{size}$", done.stdout)
     assert session <= set(read_tree(data))
 
 

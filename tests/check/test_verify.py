@@ -24,6 +24,8 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from helpers import (
+    REFUSED,
+    ROOT_FILES,
     complaints,
     drop_capabilities,
     expected_keys,
@@ -32,6 +34,7 @@ from helpers import (
     run,
     run_command,
     run_on_terminal,
+    scope_of,
     stat_all,
     wrap_aws,
     write_tree,
@@ -390,8 +393,11 @@ def test_held_out_files_are_checked_where_they_are(sample, objects):
 
 
 def test_what_a_pipeline_fetched_is_checked_too(sample, objects):
-    """Any object may be here by its path, in trees that no selection walks, and at the root."""
-    others = ["derivatives/freesurfer/sub-01/stats/aseg.stats", "sub-01/anat/sub-01_T1w.json"]
+    """Any object may be here by its path, in scopes that nobody names, and at the root."""
+    others = [
+        "derivatives/freesurfer/sub-01/stats/aseg.stats",
+        "sub-05/ses-01/fmap/sub-05_ses-01_phasediff.nii.gz",
+    ]
     write_tree(sample, {key: objects[key] for key in others})
     flip(sample / others[1])
     assert {others[0]: "ok", others[1]: "corrupt"} == {
@@ -401,7 +407,7 @@ def test_what_a_pipeline_fetched_is_checked_too(sample, objects):
 
 def test_stimuli_are_checked_if_they_are_here(sample, objects):
     """A check of everything takes in the stimuli; one of a subject only if they are asked for."""
-    stimuli = sorted(key for key in objects if key.startswith("stimuli/images/"))
+    stimuli = sorted(key for key in objects if key.startswith("stimuli/") and "desc-" in key)
     write_tree(sample, {key: objects[key] for key in stimuli[1:]})
     flip(sample / stimuli[1])
     found = outcomes(verify())
@@ -466,7 +472,9 @@ def test_what_stands_in_the_way_is_named(data, tiny_objects):
 
 def test_files_that_cannot_be_read_are_no_traceback(data, tiny_objects):
     """A file, and a folder, that the user may not read are named, and the rest is checked."""
-    file = data / "derivatives/atlases/sub-03/rois/V1.nii.gz"
+    file = (
+        data / "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
+    )
     folder = data / "derivatives/glmsingle-tedana/sub-03/ses-01"
     file.chmod(0)
     folder.chmod(0)
@@ -666,14 +674,37 @@ def test_a_manifest_repairs_from_the_bucket(data, tiny, tiny_objects, tmp_path):
     assert tiny_objects == read_tree(data)
 
 
-def test_stimuli_are_repaired_only_under_their_licence(sample, objects):
-    """A repair is a download, and needs the licence as well."""
-    key = next(key for key in sorted(objects) if key.startswith("stimuli/images/"))
+def test_a_mirror_of_several_scopes_is_seen_whole(sample, objects):
+    """Nothing has to be named: what is here of any scope is checked, and nothing else expected."""
+    scopes = ("freesurfer", "raw", "stimuli", "localizers")
+    here = sorted(k for k in objects if scope_of(k) in scopes and not REFUSED.search(k))
+    write_tree(sample, {key: objects[key] for key in here[::2]})
+    flip(sample / here[0])
+    found = outcomes(verify())
+    assert found[here[0]] == "corrupt"
+    assert {"ok"} == {found[key] for key in here[2::2]}
+    assert found.keys().isdisjoint(here[1::2])
+    named = outcomes(verify("01", scope="freesurfer"))
+    assert {"missing", "ok", "corrupt"} >= set(named.values())
+    of_subject = {key for key in objects if "freesurfer/sub-01/" in key}
+    assert of_subject == {key for key in named if key not in ROOT_FILES}
+
+
+def test_files_of_an_older_bucket_are_left_alone(sample, objects):
+    """What only an earlier layout had is told as extra, and no reason to fail."""
+    old = "derivatives/earlier/sub-03/rois/V1.nii.gz"
+    write_tree(sample, {old: b"mask", "README": objects["README"]})
+    assert {"README": "ok", old: "extra"}.items() <= outcomes(verify()).items()
+    done = run_command("verify")
+    assert (done.returncode, complaints(done)) == (0, [])
+
+
+def test_stimuli_are_repaired_like_the_rest(sample, objects):
+    """They ask for nothing."""
+    key = next(key for key in sorted(objects) if "_desc-captions" in key)
     write_tree(sample, {key: objects[key]})
     flip(sample / key)
-    frame = verify(repair=True)
-    assert outcomes(frame)[key] == "corrupt"
-    assert "laion-fmri license --accept-stimuli" in reason(frame, key)
+    assert outcomes(verify(repair=True))[key] == "repaired"
 
 
 def test_two_repairs_do_not_meet(data):
@@ -695,7 +726,7 @@ def test_the_command_names_each_bad_file_in_a_line(data, tiny_objects):
     flip(data / corrupt)
     (data / partial).write_bytes(b"")
     (data / gone).unlink()
-    write_tree(data, {"derivatives/atlases/sub-03/odd\nname": b""})
+    write_tree(data, {"derivatives/rois/sub-03/odd\nname": b""})
     done = run_command("verify", "--subject", "sub-03")
     *errors, repair_hint, download_hint = complaints(done)
     bad = {corrupt: "corrupt", partial: "partial", gone: "missing"}
@@ -703,7 +734,7 @@ def test_the_command_names_each_bad_file_in_a_line(data, tiny_objects):
     assert expected == [line.split(": ")[:3] for line in errors]
     assert "--repair" in repair_hint
     assert "laion-fmri download" in download_hint
-    assert r"bucket, and left alone: derivatives/atlases/sub-03/odd\nname" in done.stdout
+    assert r"bucket, and left alone: derivatives/rois/sub-03/odd\nname" in done.stdout
     assert "1 ok, 1 corrupt, 1 partial, 1 missing, 1 extra" in done.stdout.splitlines()[-1]
     assert done.returncode == 1
     quiet = run_command("verify", "--subject", "sub-03", "--quiet")

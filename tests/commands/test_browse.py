@@ -31,9 +31,9 @@ from laion_fmri.errors import SelectionError, SelectionWarning, SubjectNotFoundE
 
 FIRST = ["sub", "ses", "task", "space", "desc", "stat", "suffix", "extension"]
 #: Those that came later stand behind the status.
-LATER = ["run"]
+LATER = ["run", "echo", "part", "hemi", "res", "label", "contrast"]
 ENTITIES = FIRST + LATER
-COLUMNS = ["key", "size", "etag", "last_modified", *FIRST, "path", "status", *LATER]
+COLUMNS = ["key", "size", "etag", "last_modified", *FIRST, "path", "status", *LATER, "scope"]
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 #: An escape that sets a colour of the text or of its ground.
 COLOUR = re.compile("\x1b\\[(?:[0-9]+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])(?:;[0-9]+)*m")
@@ -43,7 +43,7 @@ TERMINALS = {
     "no colour": ({"NO_COLOR": "1"}, False, False),
     "dumb": ({"NO_COLOR": None, "TERM": "dumb"}, False, False),
 }
-GLM, ATLASES = "derivatives/glmsingle-tedana", "derivatives/atlases"
+GLM, ROIS = "derivatives/glmsingle-tedana", "derivatives/rois"
 _numbers = count()
 
 
@@ -240,7 +240,14 @@ def test_a_reader_that_stops_reading_is_not_an_error(bucket):
     ("words", "told"),
     [
         ("--subject 99", r"'sub-99' is not in .*; there is: sub-01, sub-03"),
-        ("--desc singletrial --suffix trials --ses 01", "did you mean 'SingletrialBetas'"),
+        ("--desc trialbetas --suffix trials --ses 01", "did you mean 'SingletrialBetas'"),
+        ("--scope roi", "scope 'roi' is not in .*; did you mean 'rois'[?] there is: glmsingle-"),
+        ("--scope Freesurfer", "did you mean 'freesurfer'"),
+        ("--scope raw --subject 99", r"'sub-99' is not in raw of .*: sub-01, sub-03, sub-05$"),
+        ("--subject sub-05", r"there is: sub-01, sub-03; sub-05 is in: raw"),
+        ("--scope raw --run 1", "did you mean '01'"),
+        ("--run 01", "there is: none at all; scopes that have it: tedana, localizers, raw"),
+        ("--label FFA2", "label 'FFA2' matches nothing.*did you mean 'FFA1'"),
         ("--subject sub_03", "write 'sub-03'"),
         ("--ses ses-", "has no value; leave it out"),
     ],
@@ -270,10 +277,19 @@ def test_a_bucket_that_is_not_there(bucket, monkeypatch, say):
 
 def test_a_value_that_matches_nothing_is_warned_of(say, objects):
     """Others of the same filter do, so the list is shown, and the near miss as well."""
-    status, out, err = say("ls", "--subject", "03", "--desc", "R2", "singletrial")
+    status, out, err = say("ls", "--subject", "03", "--desc", "R2", "trialbetas")
     expected = sorted(expected_keys(objects, "03", desc="R2"))
     assert (0, expected) == (status, out.splitlines())
-    assert "warning: desc 'singletrial' matches nothing" in err
+    assert "warning: desc 'trialbetas' matches nothing" in err
+    assert "did you mean 'SingletrialBetas'" in err
+
+
+def test_a_value_that_is_begun_stands_for_the_whole(say, objects):
+    """The one existing value that it begins is meant, and that is said."""
+    status, out, err = say("ls", "--subject", "03", "--desc", "singletrial")
+    expected = sorted(expected_keys(objects, "03", desc="SingletrialBetas"))
+    assert (0, expected) == (status, out.splitlines())
+    assert "desc 'singletrial' stands for 'SingletrialBetas'" in err
 
 
 def value_of(key: str, name: str) -> str:
@@ -283,20 +299,25 @@ def value_of(key: str, name: str) -> str:
         return extension or "(none)"
     if name == "suffix":
         return stem.split("_")[-1]
-    found = re.findall(f"[/_]{name}-([A-Za-z0-9]+)", key)
+    found = re.findall(f"[/_]{name}-([A-Za-z0-9-]+)", key)
+    if found and name == "label":
+        return found[-1].replace("-", "")
     return found[-1] if found else "averages" if name == "ses" else "(none)"
 
 
 def count_values(objects: Mapping[str, bytes], pattern: str, keep: str = "") -> set[tuple]:
     """Count files and bytes of each value of the keys of brain data that match `pattern`."""
-    brain = [k for k in objects if k.startswith((f"{GLM}/", f"{ATLASES}/"))]
+    brain = [k for k in objects if k.startswith((f"{GLM}/", f"{ROIS}/"))]
     brain += [k for k in objects if keep and k.startswith(keep)]
     rows = set()
     for name in ENTITIES[1:]:
         files: dict[bool, Counter] = {True: Counter(), False: Counter()}
         sizes: dict[bool, Counter] = {True: Counter(), False: Counter()}
         for key in brain:
-            if re.search(pattern, key) or (keep and key.startswith(keep)):
+            if name == "ses" and not key.startswith(f"{GLM}/"):
+                continue
+            is_roi = key.startswith(f"{ROIS}/") and re.search(pattern.split("/ses-")[0], key)
+            if is_roi or re.search(pattern, key) or (keep and key.startswith(keep)):
                 refused = bool(REFUSED.search(key))
                 files[refused][value_of(key, name)] += 1
                 sizes[refused][value_of(key, name)] += len(objects[key])
@@ -312,7 +333,7 @@ def count_values(objects: Mapping[str, bytes], pattern: str, keep: str = "") -> 
         ({}, "/sub-0[13]/"),
         ({"subject": "sub-03"}, "/sub-03/"),
         ({"subject": "01", "ses": "02"}, "/sub-01/ses-02/"),
-        ({"subject": "03", "ses": ["ses-31", "averages"]}, "/sub-03/(ses-31/|(?!ses-))"),
+        ({"subject": "03", "ses": ["ses-31", "averages"]}, "/sub-03/(?:(?=ses-31/)|(?!ses-))"),
         ({"subject": "03", "desc": "R2"}, "/sub-03/(?!.*_desc-(?!R2_))"),
     ],
 )
@@ -328,7 +349,7 @@ def test_entities_of_stimuli(bucket, objects):
     frame = list_entities("03", ses="averages", include_stimuli=True)
     expected = count_values(objects, "/sub-03/(?!ses-)", keep="stimuli/")
     assert expected == set(frame.itertuples(index=False, name=None))
-    assert ("extension", "h5", 1) in set(
+    assert ("suffix", "stimuli", 1) in set(
         frame[frame.held_out].iloc[:, :3].itertuples(index=False, name=None)
     )
 
@@ -347,10 +368,10 @@ def test_entities_are_in_order(bucket):
 
 def test_entities_are_checked_like_a_selection(bucket):
     """A wrong value is warned of if others match, and else an error, as is an unknown subject."""
-    with pytest.warns(SelectionWarning, match="did you mean 'R2'"):
-        list_entities("03", desc=["r2", "SingletrialBetas"])
+    with pytest.warns(SelectionWarning, match="did you mean 'SingletrialBetas'"):
+        list_entities("03", desc=["R2", "trialbetas"])
     with pytest.raises(SelectionError, match="matches nothing"):
-        list_entities("03", ses="01", desc="singletrial", suffix="trials")
+        list_entities("03", ses="01", desc="trialbetas", suffix="trials")
     with pytest.raises(SubjectNotFoundError, match="sub-99"):
         list_entities("99")
     with pytest.raises(TypeError, match="ses=1 is not a string"):

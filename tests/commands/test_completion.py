@@ -20,6 +20,7 @@ from helpers import drop_capabilities, run, run_command, sandbox
 
 from laion_fmri.base.bids import parse_key
 from laion_fmri.bucket.listing import Bucket
+from laion_fmri.dataset import make_scope
 from laion_fmri.keys import key_table
 from laion_fmri.selection.completion import (
     MOST_FILES,
@@ -28,11 +29,17 @@ from laion_fmri.selection.completion import (
     remember_listing,
     suggest_values,
 )
+from laion_fmri.selection.filters import Group
 
-GLM = "derivatives/glmsingle-tedana"
+PLACE = "glmsingle-tedana"
+GLM = f"derivatives/{PLACE}"
 KNOWN = {
-    "01": {"ses": ["01"], "desc": ["R2"], "extension": ["nii.gz"]},
-    "03": {"ses": ["01", "02"], "desc": ["R2", "Mask"], "extension": ["tsv"]},
+    "glmsingle-tedana": {
+        "01": {"ses": ["01"], "desc": ["R2"], "extension": ["nii.gz"]},
+        "03": {"ses": ["01", "02"], "desc": ["R2", "Mask"], "extension": ["tsv"]},
+    },
+    "stimuli": {"none": {"desc": ["CLIP"], "extension": ["h5"]}},
+    "raw": {"05": {"ses": ["03"], "run": ["01"]}},
 }
 #: What each shell has to do to put all that it can complete on its line, when ESC * is typed.
 BASH = r"""
@@ -162,7 +169,10 @@ def shell(request, server, tmp_path_factory) -> Iterator[Shell]:
         ("download --space T", ["T1w"]),
         ("download --suffix t", ["trials"]),
         ("download --extension .t", [".tsv"]),
-        ("download --include", ["--include-stimuli"]),
+        ("download --include-s", ["--include-stimuli"]),
+        ("download --scope ra", ["raw"]),
+        ("download --scope rois --label p", ["pSTSfaces"]),
+        ("download --label FFA-", []),
         ("download --data-dir so", ["some folder/", "some.tsv"]),
         ("download --manifest ./some.", ["./some.tsv"]),
         ("download --profile some\\ ", ["some folder/"]),
@@ -250,7 +260,7 @@ def test_commands_that_list_leave_what_they_have_seen(bucket, tmp_path, words):
 
 def test_a_selection_that_matches_nothing_leaves_what_there_is(bucket):
     """That is when completion is wanted most."""
-    assert run_command("ls", "--desc", "singletrial", "--suffix", "trials").returncode == 2
+    assert run_command("ls", "--desc", "betas", "--suffix", "trials").returncode == 2
     assert ask("laion-fmri ls --desc Si") == ["SingletrialBetas"]
 
 
@@ -303,6 +313,8 @@ def test_an_answer_takes_no_heavy_modules(bucket):
         ("extension", "", ["nii.gz", "tsv"]),
         ("extension", ".", [".nii.gz", ".tsv"]),
         ("suffix", "", []),
+        ("scope", "r", ["raw", "rois"]),
+        ("scope", "al", ["all"]),
     ],
 )
 def test_values_take_the_form_that_was_begun(name, prefix, expected):
@@ -324,6 +336,22 @@ def test_values_are_those_of_the_subjects(subjects, given, expected):
     assert expected == suggest_values("ses", "", KNOWN, subjects=subjects, given=given)
 
 
+@pytest.mark.parametrize(
+    ("name", "scopes", "expected"),
+    [
+        ("desc", ["stimuli"], ["CLIP"]),
+        ("subject", ["stimuli"], ["all"]),
+        ("subject", ["raw"], ["sub-05", "all"]),
+        ("run", [], []),
+        ("run", ["raw", "stimuli"], ["01"]),
+        ("ses", ["unknown"], ["ses-01", "ses-02", "ses-03", "averages"]),
+    ],
+)
+def test_values_are_those_of_the_scopes(name, scopes, expected):
+    """Of the scopes that were named, or else of the defaults, if any of them is known."""
+    assert expected == suggest_values(name, "", KNOWN, scopes=scopes)
+
+
 HERE = Bucket("some-bucket", "us-west-2", None)
 
 
@@ -335,7 +363,13 @@ def keys_of(subject: str, *descs: str) -> list[str]:
 
 def remember(keys: list[str], bucket: Bucket = HERE, *, is_whole: bool = True) -> None:
     """Keep a listing of these keys."""
-    remember_listing(bucket, map(parse_key, keys), is_whole=is_whole)
+    group = Group(make_scope(PLACE), [("", parse_key(key)) for key in keys])
+    remember_listing(bucket, [group], is_whole=is_whole)
+
+
+def recall(bucket: Bucket = HERE) -> dict:
+    """Return what is known of the subjects."""
+    return recall_listing(bucket).get(PLACE, {})
 
 
 def cache_files() -> list[Path]:
@@ -357,23 +391,23 @@ def test_what_is_kept_of_a_listing():
         "stat": ["effect"],
         "suffix": ["map", "trials"],
         "extension": ["nii.gz", "tsv"],
-        "run": [],
+        **{key: [] for key in ("run", "echo", "part", "hemi", "res", "label", "contrast")},
     }
-    assert {"01": expected} == recall_listing(HERE)
+    assert {PLACE: {"01": expected}} == recall_listing(HERE)
     (file,) = cache_files()
     assert file.parent == Path(os.environ["XDG_CACHE_HOME"], "laion_fmri", "listings")
     assert "some-bucket" in file.name
-    assert {"01": expected} == json.loads(file.read_text())
+    assert {PLACE: {"01": expected}} == json.loads(file.read_text())
 
 
 def test_a_listing_replaces_what_it_covers():
     """That of a subject leaves the others alone; that of all is all there is."""
     remember(keys_of("01", "A") + keys_of("03", "A"))
     remember(keys_of("03", "B"), is_whole=False)
-    known = recall_listing(HERE)
+    known = recall()
     assert (known["01"]["desc"], known["03"]["desc"]) == (["A"], ["B"])
     remember(keys_of("03", "C"))
-    assert {label: v["desc"] for label, v in recall_listing(HERE).items()} == {"03": ["C"]}
+    assert {label: v["desc"] for label, v in recall().items()} == {"03": ["C"]}
 
 
 def test_the_same_listing_writes_nothing():
@@ -386,7 +420,7 @@ def test_the_same_listing_writes_nothing():
     assert file.stat().st_mtime == 1
     remember(second)
     remember(first, is_whole=False)
-    assert recall_listing(HERE)["03"]["desc"] == ["A"]
+    assert recall()["03"]["desc"] == ["A"]
 
 
 def test_names_that_a_shell_should_not_see_are_not_kept():
@@ -394,7 +428,7 @@ def test_names_that_a_shell_should_not_see_are_not_kept():
     bad = ["$(touch x)", "a b", "`x`", "a;b", "--x", "é", "a'b", "a*", "a\nb", "\udc80"]
     many = [f"D{number:04}" for number in range(MOST_VALUES + 9)]
     remember(keys_of("03", *bad, *many) + keys_of("0;3", "A"))
-    known = recall_listing(HERE)
+    known = recall()
     assert {"03": many[:MOST_VALUES]} == {label: v["desc"] for label, v in known.items()}
 
 
@@ -408,6 +442,9 @@ def test_names_that_a_shell_should_not_see_are_not_kept():
         b"[" * 100_000,
         b"1",
         b'{"03": 1, "01": {"desc": ["A"]}}',
+        b'{"rois": {"03": 1, "01": {"desc": ["A"]}}}',
+        b'{"rois": {"01": {"desc": 5, "ses": [1, null]}, "$x": {"desc": ["A"]}}}',
+        b'{"rois": {"03": {"desc": ["$(x)", "a\\nb"]}}}',
         b'{"01": {"desc": 5, "ses": [1, null]}, "$x": {"desc": ["A"]}}',
         b'{"03": {"desc": ["$(x)", "a\\nb"]}}',
         b'{"$x": {"desc": ["A"]}, "03": {"desc": [1, null, {}]}}',
@@ -422,7 +459,7 @@ def test_a_broken_file_is_one_that_says_nothing(bucket, content):
     assert suggest_values("desc", "", recall_listing(here)) == []
     assert ask("laion-fmri ls --desc ") == []
     remember(keys_of("03", "A"), here)
-    assert {label: v["desc"] for label, v in recall_listing(here).items()} == {"03": ["A"]}
+    assert {label: v["desc"] for label, v in recall(here).items()} == {"03": ["A"]}
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(bucket, tmp_path):
@@ -468,7 +505,7 @@ def test_writers_and_readers_at_the_same_time():
 
     def write(number: int) -> set[str]:
         remember(keys_of("03", f"D{number}"))
-        return {value for values in recall_listing(HERE).values() for value in values["desc"]}
+        return {value for values in recall().values() for value in values["desc"]}
 
     remember(keys_of("03", "D0"))
     with ThreadPoolExecutor(4) as pool:

@@ -72,7 +72,7 @@ def make_subject(subject: str, sessions: range) -> list[str]:
         for rep in ("4", "12", "All")
         for extension in ("json", "nii.gz")
     ]
-    rois = [f"derivatives/atlases/{subject}/rois/{roi}.nii.gz" for roi in ("V1", "V2", "PPA")]
+    rois = [f"derivatives/rois/{subject}/rois/{roi}.nii.gz" for roi in ("V1", "V2", "PPA")]
     return sorted([stem + name for stem in stems for name in SESSION.split()] + maps + rois)
 
 
@@ -98,7 +98,7 @@ PARTS = st.text(ALPHABET, min_size=1, max_size=5) | st.sampled_from(
 )
 NAMES = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 FOLDERS = st.sampled_from(
-    ["", "stimuli/", GLM + "sub-03/", GLM + "sub-05/", "derivatives/atlases/sub-03/", "[x]/sub-1/"]
+    ["", "stimuli/", GLM + "sub-03/", GLM + "sub-05/", "derivatives/rois/sub-03/", "[x]/sub-1/"]
 )
 KEYS = st.builds(str.__add__, FOLDERS, NAMES)
 SIZES = st.sampled_from([0, 1, 10 * MIB, LARGE - 1, LARGE, 3 * 2**30])
@@ -255,8 +255,8 @@ def test_a_batch_stays_inside_what_was_listed(bucket, monkeypatch, tmp_path):
 @given(st.lists(st.tuples(st.sampled_from("abcd"), NAMES), min_size=1, unique=True), st.data())
 def test_a_batch_of_several_trees_leaves_the_others_alone(drawn, data):
     """Nothing of a tree that was not listed matches, though it is in the same folder."""
-    keys = [f"derivatives/atlases/sub-{subject}/{name}" for subject, name in drawn]
-    trees = [f"derivatives/atlases/sub-{subject}/" for subject in "ac"]
+    keys = [f"derivatives/rois/sub-{subject}/{name}" for subject, name in drawn]
+    trees = [f"derivatives/rois/sub-{subject}/" for subject in "ac"]
     listed = [key for key in keys if key.startswith(tuple(trees))]
     wanted = data.draw(st.lists(st.sampled_from(listed), unique=True)) if listed else []
     jobs = plan_batches([(key, 2_000) for key in wanted], listed, 1, trees)
@@ -264,15 +264,15 @@ def test_a_batch_of_several_trees_leaves_the_others_alone(drawn, data):
 
 
 def test_few_objects_of_several_trees_share_a_start():
-    """The atlases of five subjects are one batch; the sessions, of which there are many, five."""
+    """The masks of five subjects are one batch; the sessions, of which there are many, five."""
     subjects = ("sub-01", "sub-03", "sub-05", "sub-06", "sub-07")
     keys = [key for subject in subjects for key in make_subject(subject, range(1, 31))]
-    trees = [f"{top}{subject}/" for top in (GLM, "derivatives/atlases/") for subject in subjects]
+    trees = [f"{top}{subject}/" for top in (GLM, "derivatives/rois/") for subject in subjects]
     jobs = plan_batches([(key, MIB) for key in keys], keys, 4, trees)
-    atlases = [job for job in jobs if "atlases" in job.prefix]
-    assert (len(atlases), len(atlases[0].patterns)) == (1, len(subjects))
+    masks = [job for job in jobs if "rois" in job.prefix]
+    assert (len(masks), len(masks[0].patterns)) == (1, len(subjects))
     assert {f"{GLM}{subject}/" for subject in subjects} == {
-        job.prefix for job in jobs if job not in atlases
+        job.prefix for job in jobs if job not in masks
     }
     assert [job for job in jobs if keys_of(job) != brought_by(job, keys)] == []
 
@@ -340,7 +340,7 @@ def test_a_cluster_gets_tens_of_jobs_for_thousands_of_files():
     subjects = ("sub-01", "sub-03", "sub-05", "sub-06", "sub-07")
     keys = [key for subject in subjects for key in make_subject(subject, range(1, 31))]
     objects = [(key, 3 * 2**30 if "effect" in key and "nii" in key else MIB) for key in keys]
-    trees = [f"{top}{subject}/" for top in (GLM, "derivatives/atlases/") for subject in subjects]
+    trees = [f"{top}{subject}/" for top in (GLM, "derivatives/rois/") for subject in subjects]
     jobs = plan_for_cluster(objects, keys, trees)
     assert 20 <= len(jobs) <= 40
     assert max(job.bytes for job in jobs) <= 2 * sum(size for _, size in objects) / 24

@@ -16,6 +16,7 @@ import pyte
 import pytest
 from helpers import (
     ESCAPE,
+    REFUSED,
     REPO,
     complaints,
     drop_capabilities,
@@ -56,7 +57,7 @@ def cells_of(keys: set[str]) -> dict[tuple[str, str], set[str]]:
     """Group keys of brain data by subject and session, from their folders alone."""
     cells: dict[tuple[str, str], set[str]] = {}
     for key in keys:
-        if tree := re.match("derivatives/[^/]+/sub-([^/]+)/(?:ses-([^/]+)/)?", key):
+        if tree := re.match(f"{GLM[:-7]}/sub-([^/]+)/(?:ses-([^/]+)/)?", key):
             cells.setdefault((tree[1], tree[2] or "averages"), set()).add(key)
     return cells
 
@@ -85,11 +86,17 @@ STATES = {
     ("03", "averages"): "complete",
 }
 GRID = """
+glmsingle-tedana
         01 02 04 31  averages
 sub-01   .  .  .  x      .
 sub-03   #  +  .  x      #
+
+        rois
+sub-01     .
+sub-03     #
 """.strip("\n")
 NARROW = """
+glmsingle-tedana
         0003
         1241 averages
 sub-01  ...x     .
@@ -99,7 +106,7 @@ sub-03  #+.x     #
 
 def read_states(frame) -> dict[tuple[str, str], str]:
     """Return the state of each subject and session of a frame."""
-    frame = frame[frame["sub"].notna()]
+    frame = frame[frame["scope"] == "glmsingle-tedana"]
     return dict(zip(zip(frame["sub"], frame["ses"], strict=True), frame["state"], strict=True))
 
 
@@ -114,7 +121,8 @@ def test_each_session_has_its_state(data):
 def test_files_and_bytes_are_counted(data, objects):
     """In the bucket and here; a file of the wrong size is here, and does not count as complete."""
     cells = cells_of(expected_keys(objects, "all"))
-    frame = status().set_index(["sub", "ses"])
+    frame = status()
+    frame = frame[frame["scope"] == "glmsingle-tedana"].set_index(["sub", "ses"])
     for place, keys in cells.items():
         here = {key for key in keys if (data / key).exists()} - {BETAS}
         counted = frame.loc[place, ["files", "bytes", "local_files", "local_bytes"]]
@@ -137,7 +145,7 @@ def test_filters_are_those_of_a_download(data, objects):
 def test_stimuli_are_counted_when_asked_for(data, objects):
     """Without what needs an agreement of its own."""
     frame = status("sub-03", include_stimuli=True).set_index("ses")
-    wanted = [key for key in objects if key.startswith("stimuli/") and not key.endswith(".h5")]
+    wanted = [key for key in objects if key.startswith("stimuli/") and not REFUSED.search(key)]
     assert (len(wanted), "missing") == tuple(frame.loc["stimuli", ["files", "state"]])
 
 
@@ -148,7 +156,8 @@ def test_a_session_that_is_held_out_can_be_named(data):
 
 def test_held_out_files_that_are_here_stay_held_out(data, objects):
     """Who has been given access sees them counted."""
-    held = {key: objects[key] for key in objects if "/sub-03/ses-31/" in key}
+    held = {key: objects[key] for key in objects if "tedana/sub-03/ses-31/" in key}
+    held = {key: content for key, content in held.items() if "glmsingle" in key}
     write_tree(data, held)
     frame = status("sub-03").set_index("ses")
     assert (len(held), "held out") == tuple(frame.loc["31", ["local_files", "state"]])
@@ -195,8 +204,8 @@ def test_bad_input_has_its_error(data, tmp_path, monkeypatch):
         status("sub-09")
     with pytest.raises(SelectionError):
         status("sub-03", desc="nothing", ses="ses-99")
-    with pytest.warns(SelectionWarning, match="singletrial"):
-        status("sub-03", desc="singletrial")
+    with pytest.warns(SelectionWarning, match="trialbetas"):
+        status("sub-03", desc=["R2", "trialbetas"])
     with pytest.raises(TypeError, match="in quotes"):
         status("sub-03", ses=1)
     with pytest.raises(DataDirError, match="does not exist; "):
@@ -258,6 +267,7 @@ def test_all_sessions_fit_80_columns(whole):
     code, sent = on_terminal("status", columns=80, NO_COLOR="1")
     lines = sent.replace("\r", "").splitlines()
     expected = [
+        "glmsingle-tedana",
         "        00000 00001 11111 11112 22222 22223 3333",
         "        12345 67890 12345 67890 12345 67890 1234 averages",
         "sub-01  ..... ..... ..... ..... ..... ..... xxxx     .",
@@ -265,7 +275,7 @@ def test_all_sessions_fit_80_columns(whole):
         "sub-05  .#.#. #.#.# .#.#. #.#.# .#.#. #.#.. xxxx     .",
     ]
     assert code == 0
-    assert expected == lines[2:7]
+    assert expected == lines[2:8]
     assert max(map(len, lines[2:])) <= 80
 
 
@@ -280,8 +290,9 @@ def test_the_page_names_sessions_in_ranges(whole, tmp_path):
     """Thirty missing sessions are a range; every other one is named."""
     assert run_command("status", "--html", tmp_path / "page.html").returncode == 0
     text = (tmp_path / "page.html").read_text()
-    assert "sub-01</strong> ses-01 to 30, averages: 31 files, 217 bytes" in text
-    assert "sub-05</strong> ses-01, 03, 05" in text
+    words = " ".join(re.sub("<[^>]*>", "", text).split())
+    assert "sub-01 glmsingle-tedana ses-01 to 30, averages: 31 files, 217 bytes" in words
+    assert "sub-05 glmsingle-tedana ses-01, 03, 05" in words
     assert "27, 29 to 30" not in text
     assert "27, 29, 30, averages: 17 files" in text
 
@@ -439,9 +450,10 @@ def test_the_page_shows_the_grid_in_a_browser(page, data):
     found, console = open_pages(page)
     assert "CONSOLE" not in console
     names = {
-        f"sub-{sub} {ses if ses == 'averages' else f'ses-{ses}'}": state
+        f"sub-{sub} {ses if ses == 'averages' else f'ses-{ses}'} glmsingle-tedana": state
         for (sub, ses), state in STATES.items()
     }
+    names |= {"sub-01 rois": "missing", "sub-03 rois": "complete"}
     for width in ("400", "1100"):
         seen = found[width]
         assert names == dict(seen["cells"])
@@ -560,7 +572,7 @@ def test_draw_the_picture_of_the_documentation(bucket, tmp_path, monkeypatch):
             stem = f"{top}/ses-{number:02}/func/sub-{sub}_ses-{number:02}_task-images_"
             made |= {stem + kind: b"x" * size for kind, size in KINDS.items()}
         made[f"{top}/sub-{sub}_space-T1w_desc-R2mean_statmap.nii.gz"] = b"x" * 400
-        made[f"derivatives/atlases/sub-{sub}/rois/V1.nii.gz"] = b"x" * 20
+        made[f"derivatives/rois/sub-{sub}/rois/V1.nii.gz"] = b"x" * 20
     bucket.add_bucket("picture", made)
     monkeypatch.setenv("LAION_FMRI_BUCKET", "picture")
     until = {"01": 30, "03": 18, "05": 9, "06": 0, "07": 0}

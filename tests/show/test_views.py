@@ -345,6 +345,8 @@ def test_notebook_has_a_bar(slowly, tmp_path, monkeypatch):
 
 # Before.
 
+GLM = "derivatives/glmsingle-tedana"
+
 
 def make_row(key: str, size: int = 1000, status: str = "missing") -> Row:
     """Make a row of the key table, with the subject and the session that its key names."""
@@ -370,22 +372,25 @@ def test_sessions_are_named_in_ranges(labels, named):
 
 def test_all_subjects_are_a_line_each():
     """Five subjects of 34 sessions are five lines, and not 170."""
-    keys = [f"d/sub-0{s}/ses-{n:02}/x.tsv" for s in (1, 3, 5, 6, 7) for n in range(1, 35)]
-    rows = [make_row(key) for key in (*keys, "d/sub-03/y.tsv", "README", "stimuli/a.jpg")]
-    shown = [(subject, sessions, len(group)) for subject, sessions, group in group_rows(rows)]
+    keys = [f"{GLM}/sub-0{s}/ses-{n:02}/x.tsv" for s in (1, 3, 5, 6, 7) for n in range(1, 35)]
+    others = ("README", "stimuli/a.jpg", "derivatives/rois/sub-03/z", "sub-05/ses-01/x")
+    rows = [make_row(key) for key in (*keys, f"{GLM}/sub-03/y.tsv", *others)]
+    shown = [(*place, len(group)) for *place, group in group_rows(rows)]
     assert shown == [
-        ("sub-01", "ses-01 to 34", 34),
-        ("sub-03", "ses-01 to 34, averages", 35),
-        *((f"sub-0{n}", "ses-01 to 34", 34) for n in (5, 6, 7)),
-        ("root files", "", 1),
-        ("stimuli", "", 1),
+        ("sub-01", "glmsingle-tedana", "ses-01 to 34", 34),
+        ("sub-03", "glmsingle-tedana", "ses-01 to 34, averages", 35),
+        *((f"sub-0{n}", "glmsingle-tedana", "ses-01 to 34", 34) for n in (5, 6, 7)),
+        ("sub-03", "rois", "", 1),
+        ("sub-05", "raw", "ses-01", 1),
+        ("stimuli", "", "", 1),
+        ("root files", "", "", 1),
     ]
 
 
 def test_one_subject_has_a_line_for_each_session():
     """In their order; what has no session comes last."""
-    keys = [f"d/sub-03/{name}.tsv" for name in ("y", "ses-01/x", "ses-02/x", "ses-02/z")]
-    shown = [(sessions, len(group)) for _, sessions, group in group_rows(map(make_row, keys))]
+    keys = [f"{GLM}/sub-03/{name}.tsv" for name in ("y", "ses-01/x", "ses-02/x", "ses-02/z")]
+    shown = [(sessions, len(group)) for _, _, sessions, group in group_rows(map(make_row, keys))]
     assert shown == [("ses-01", 1), ("ses-02", 2), ("averages", 1)]
 
 
@@ -405,8 +410,8 @@ def test_plan_counts_what_is_here_and_what_is_to_come(tiny, tiny_objects, tmp_pa
     size = {key: len(content) for key, content in tiny_objects.items()}
     missing = {key: count for key, count in size.items() if key != here}
     groups = {
-        ("sub-03", "ses-01"): [key for key in size if "ses-01" in key],
-        ("sub-03", "averages"): [key for key in size if "ses-" not in key],
+        ("sub-03", "glmsingle-tedana", "ses-01"): [key for key in size if "ses-01" in key],
+        ("sub-03", "rois"): [key for key in size if "/rois/" in key],
         ("all",): list(size),
     }
     for names, keys in groups.items():

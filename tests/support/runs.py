@@ -46,7 +46,7 @@ def make_objects(count: int = 24, size: int = 3000) -> dict[str, bytes]:
         "README",
         "participants.tsv",
         *(f"{func}-{n}_trials.tsv" for n in range(count)),
-        *(f"derivatives/atlases/sub-03/rois/V{n}.nii.gz" for n in range(count // 3)),
+        *(f"derivatives/rois/sub-03/rois/V{n}.nii.gz" for n in range(count // 3)),
     ]
     return {key: dice.randbytes(dice.randint(size // 6, size)) for key in keys}
 

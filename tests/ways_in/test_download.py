@@ -133,7 +133,7 @@ def test_second_call_does_nothing(done, bucket):
     assert {"present"} == set(report["outcome"])
     assert Counter() == bucket.gets()
     assert {r.key for r in bucket.requests} == {""}
-    expected = [(f"{DERIVATIVES}/sub-03/", None), ("derivatives/atlases/sub-03/", None), ("", "/")]
+    expected = [(f"{DERIVATIVES}/sub-03/", None), ("derivatives/rois/sub-03/", None), ("", "/")]
     assert Counter(expected) == count_listings(bucket)
     assert (before, runs) == (list_all(done.data_dir), list_runs(done.data_dir))
 
@@ -216,7 +216,7 @@ ODD = [
 
 def test_odd_names(server, bucket, tmp_path, monkeypatch):
     """What a shell, Snakemake or the AWS CLI reads as code is plain letters; empty is a size."""
-    tree, data_dir = "derivatives/atlases/sub-03/", tmp_path / 'it\'s a "dir" ünï & $HOME; %d * [x]'
+    tree, data_dir = "derivatives/rois/sub-03/", tmp_path / 'it\'s a "dir" ünï & $HOME; %d * [x]'
     made = {tree + name: b"" if name == "empty" else name.encode() for name in ODD}
     server.add_bucket("odd", {**made, tree + "marker/": b""})
     monkeypatch.setenv("LAION_FMRI_BUCKET", "odd")
@@ -232,7 +232,7 @@ def test_keys_that_cannot_be_files_cost_nothing_but_themselves(
 ):
     """Braces, control characters and ways out of the folder are left out, by name, once."""
     bad = ["{ses}.txt", "new\nline", "../../../../out", "a//b", "x" * 256]
-    made = {f"derivatives/atlases/sub-03/{name}": b"bad" for name in bad}
+    made = {f"derivatives/rois/sub-03/{name}": b"bad" for name in bad}
     server.add_bucket("unsafe", {**tiny_objects, **made})
     monkeypatch.setenv("LAION_FMRI_BUCKET", "unsafe")
     write_tree(tmp_path / "a" / "b" / "data", tiny_objects)

@@ -42,7 +42,7 @@ from helpers import (
 from laion_fmri.sample import SampleServer
 
 FUNC = "derivatives/glmsingle-tedana/sub-03/ses-01/func/"
-ROIS = "derivatives/atlases/sub-03/rois/"
+ROIS = "derivatives/rois/sub-03/rois/"
 #: What aws lists for a batch, and boto3 does not: that lists the trees.
 BATCH = "*/func/"
 #: More than one request of aws, which asks for 16 MiB at a time.

@@ -33,7 +33,7 @@ from laion_fmri.settings import read_settings
 GLM = "derivatives/glmsingle-tedana/"
 TOP = GLM + "sub-03/"
 FUNC = TOP + "ses-01/func/"
-ATLAS = "derivatives/atlases/sub-03/rois/"
+ATLAS = "derivatives/rois/sub-03/rois/"
 WAYS = ("command", "python", "snakemake")
 
 #: Names that read like something else, but are plain files on every disk; ``pwned`` would appear if
@@ -238,7 +238,7 @@ def test_a_folder_that_leads_out_is_not_written_through(way, there, tiny, tiny_o
     The data directory is a link itself.
     """
     real, data_dir, outside = tmp_path / "real", tmp_path / "data", tmp_path / "outside"
-    for folder in (real / TOP, real / "elsewhere", real / "derivatives/atlases/sub-03", outside):
+    for folder in (real / TOP, real / "elsewhere", real / "derivatives/rois/sub-03", outside):
         folder.mkdir(parents=True)
     data_dir.symlink_to(real)
     (data_dir / TOP / "ses-01").symlink_to(outside)

@@ -234,7 +234,7 @@ def test_one_module_with_a_prefix_and_one_without(bucket, objects, tmp_path):
     """
     host = make_host(tmp_path / "host", *modules, rule.replace("suffix=", "subject='03', suffix="))
     run_host(host)
-    roi = "derivatives/atlases/sub-03/rois/V1.nii.gz"
+    roi = "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
     assert {key, roi} == set(read_tree(host / "data"))
     assert {key: objects[key]} == read_tree(host / "external" / "data")
 

@@ -126,7 +126,7 @@ def test_bad_configuration_gets_one_clear_line(name, spare, bucket, tmp_path):
 
 def test_stimuli_need_their_licence_in_snakemake_too(server, spare, bucket, tmp_path):
     """Plain Snakemake refuses, says how to accept and how to go on, and obeys an acceptance."""
-    server.add_bucket("stimulating", {"derivatives/atlases/sub-03/a.txt": b"a", "stimuli/b": b"b"})
+    server.add_bucket("stimulating", {"derivatives/rois/sub-03/a.txt": b"a", "stimuli/b": b"b"})
     config = {"include_stimuli": True, "data_dir": str(tmp_path), "bucket": "stimulating"}
     (spare / "config" / "config.yaml").write_text(yaml.safe_dump(SUBJECT_03 | config))
     refused = run_snakemake(spare, "--cores", "1")
@@ -138,7 +138,7 @@ def test_stimuli_need_their_licence_in_snakemake_too(server, spare, bucket, tmp_
     accepted = run_command("license", "--accept-stimuli", "--data-dir", tmp_path)
     assert accepted.returncode == 0
     assert run_snakemake(spare, "--cores", "1").returncode == 0
-    assert read_tree(tmp_path) == {"derivatives/atlases/sub-03/a.txt": b"a", "stimuli/b": b"b"}
+    assert read_tree(tmp_path) == {"derivatives/rois/sub-03/a.txt": b"a", "stimuli/b": b"b"}
 
 
 def test_no_data_directory_in_snakemake(spare, bucket):
@@ -185,7 +185,7 @@ def test_no_more_than_cores_transfers_at_once(bucket, objects, tmp_path, monkeyp
 
 def test_files_are_moved_into_place_whole(server, bucket, tmp_path, monkeypatch):
     """Whoever looks at a final path, at any time of a run, sees no file or the whole file."""
-    sizes = {f"derivatives/atlases/sub-03/big-{n}.bin": 10_000_000 + n for n in range(3)}
+    sizes = {f"derivatives/rois/sub-03/big-{n}.bin": 10_000_000 + n for n in range(3)}
     server.add_bucket(
         "big", {key: bytes([n]) * size for n, (key, size) in enumerate(sizes.items())}
     )
@@ -223,7 +223,7 @@ ANALYSIS = (
     + """
 rule analyse:
     default_target: True
-    input: config["laion"]["data_dir"] + "/derivatives/atlases/sub-03/rois/V1.nii.gz"
+    input: config["laion"]["data_dir"] + "/derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
     output: "results/size.txt"
     shell: "wc -c < {{input:q}} | tr -d ' ' > {{output}}"
 """
@@ -232,7 +232,7 @@ rule analyse:
 
 def test_embedded_in_a_pipeline_of_somebody_else(tiny, tiny_objects, tmp_path):
     """An analysis rule gets its input fetched, and healed, and nothing beside it."""
-    key = "derivatives/atlases/sub-03/rois/V1.nii.gz"
+    key = "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
     data_dir, host = tmp_path / "data", tmp_path / "host"
     for folder in (data_dir, host):
         folder.mkdir()
