@@ -66,20 +66,90 @@ SUBJECT_FILES = """
     glmsingle-tedana/{sub}/{sub}_task-images_space-T1w_desc-Noiseceiling12rep_statmap.json
     glmsingle-tedana/{sub}/{sub}_task-images_space-T1w_desc-NoiseceilingAllrep_statmap.nii.gz
     glmsingle-tedana/{sub}/{sub}_task-images_space-T1w_desc-NoiseceilingAllrep_statmap.json
-    atlases/{sub}/rois/V1.nii.gz
-    atlases/{sub}/rois/V2.nii.gz
-    atlases/{sub}/rois/FFA1.nii.gz
-    atlases/{sub}/rois/PPA.nii.gz
+    rois/{sub}/face/{sub}_space-T1w_res-1pt8_label-FFA-1_mask.nii.gz
+    rois/{sub}/face/{sub}_space-T1w_res-1pt5_label-FFA-1_mask.nii.gz
+    rois/{sub}/face/{sub}_hemi-L_space-fsnative_label-FFA-1_mask.func.gii
+    rois/{sub}/face/{sub}_hemi-L_space-fsnative_label-FFA-1_mask.label
+    rois/{sub}/face/{sub}_hemi-R_space-fsnative_label-FFA-1_mask.func.gii
+    rois/{sub}/face/{sub}_hemi-R_space-fsnative_label-FFA-1_mask.label
+    rois/{sub}/face/{sub}_space-T1w_res-1pt8_label-pSTS-faces_mask.nii.gz
+    rois/{sub}/face/{sub}_space-T1w_res-1pt5_label-pSTS-faces_mask.nii.gz
+    rois/{sub}/face/{sub}_hemi-L_space-fsnative_label-pSTS-faces_mask.func.gii
+    rois/{sub}/face/{sub}_hemi-L_space-fsnative_label-pSTS-faces_mask.label
+    rois/{sub}/face/{sub}_hemi-R_space-fsnative_label-pSTS-faces_mask.func.gii
+    rois/{sub}/face/{sub}_hemi-R_space-fsnative_label-pSTS-faces_mask.label
+    rois/{sub}/retinotopy/{sub}_space-T1w_res-1pt8_label-V1_mask.nii.gz
+    rois/{sub}/retinotopy/{sub}_space-T1w_res-1pt5_label-V1_mask.nii.gz
+    rois/{sub}/retinotopy/{sub}_hemi-L_space-fsnative_label-V1_mask.func.gii
+    rois/{sub}/retinotopy/{sub}_hemi-L_space-fsnative_label-V1_mask.label
+    rois/{sub}/retinotopy/{sub}_hemi-R_space-fsnative_label-V1_mask.func.gii
+    rois/{sub}/retinotopy/{sub}_hemi-R_space-fsnative_label-V1_mask.label
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_T1w.nii.gz
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_T1w.json
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_res-1pt8_T1w.nii.gz
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_res-1pt8_T1w.json
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_T2w.nii.gz
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_T2w.json
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_desc-brain_mask.nii.gz
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_desc-brain_mask.json
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_res-1pt8_desc-brain_mask.nii.gz
+    anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w_res-1pt8_desc-brain_mask.json
+    freesurfer/{sub}/label/lh.BA1_exvivo.label
+    freesurfer/{sub}/mri/T1.mgz
+    freesurfer/{sub}/mri/aparc+aseg.mgz
+    freesurfer/{sub}/mri/transforms/talairach.xfm
+    freesurfer/{sub}/stats/aseg.stats
+    freesurfer/{sub}/surf/lh.white
+    freesurfer/{sub}/surf/rh.white
+"""
+RAW_FILES = """
+    anat/{stem}_echo-1_MEGRE.nii.gz
+    fmap/{stem}_magnitude1.nii.gz
+    fmap/{stem}_phasediff.nii.gz
+    func/{stem}_task-images_run-01_events.tsv
+    func/{stem}_task-images_run-01_echo-1_part-mag_sbref.nii.gz
+    func/{stem}_task-images_run-01_echo-1_part-mag_bold.nii.gz
+    func/{stem}_task-images_run-01_echo-1_part-mag_bold.json
+    func/{stem}_task-images_run-01_echo-1_part-phase_bold.nii.gz
+    func/{stem}_task-images_run-01_echo-1_part-phase_bold.json
+    func/{stem}_task-images_run-01_echo-2_part-mag_bold.nii.gz
+    func/{stem}_task-images_run-01_echo-2_part-mag_bold.json
+    func/{stem}_task-images_run-01_echo-2_part-phase_bold.nii.gz
+    func/{stem}_task-images_run-01_echo-2_part-phase_bold.json
+"""
+TEDANA_FILES = """
+    {stem}_task-images_run-01_space-T1w_desc-optcom_bold.nii.gz
+    {stem}_task-images_run-01_space-T1w_desc-optcom_bold.json
+    {stem}_task-images_run-02_space-T1w_desc-optcom_bold.nii.gz
+    {stem}_task-images_run-02_space-T1w_desc-optcom_bold.json
+"""
+#: Session, task and contrast of each localizer, and what there is of it.
+LOCALIZERS = (
+    ("ses-4BarScreenfLoc", "floc", "body"),
+    ("ses-MotionLocBarsSML", "motionloc", "motion"),
+    ("ses-31", "oloc", "object"),
+    ("ses-31", "floc", "face"),
+)
+LOCALIZER_FILES = """
+    {stem}_hemi-L_space-fsnative_{end}.func.gii
+    {stem}_hemi-R_space-fsnative_{end}.func.gii
+    {stem}_space-T1w_res-1pt8_{end}.nii.gz
 """
 OTHER_FILES = """
     README
     dataset_description.json
     participants.json
     participants.tsv
-    stimuli/stimuli.tsv
     stimuli/task-images_stimuli.h5
-    derivatives/freesurfer/sub-01/stats/aseg.stats
-    sub-01/anat/sub-01_T1w.json
+    stimuli/task-images_metadata.csv
+    stimuli/task-images_desc-CLIP_embeddings.h5
+    stimuli/task-images_desc-DINOv2_embeddings.h5
+    stimuli/task-images_desc-PEcore_embeddings.h5
+    stimuli/task-images_desc-SigLIP2_embeddings.h5
+    stimuli/task-images_desc-segmentations.h5
+    stimuli/task-images_desc-segmentations_metadata.csv
+    stimuli/task-images_desc-captions.csv
+    archive/embeddings/v1/task-images_desc-CLIP_embeddings.h5
     derivatives/glmsingle-tedana/sub-03/sub-03_task-images_space-T1w_desc-meanR2gt15mask_mask.nii.gz
 """
 SUBJECTS = ("sub-01", "sub-03")
@@ -178,7 +248,17 @@ def test_layout_is_the_published_one(objects):
     expected |= {
         f"derivatives/{name.format(sub=sub)}" for sub in SUBJECTS for name in SUBJECT_FILES.split()
     }
-    expected |= {f"stimuli/images/img_{index:05d}.jpg" for index in range(6)}
+    raw = [("sub-05", "ses-01"), *itertools.product(SUBJECTS, ("ses-01", "ses-31"))]
+    for sub, ses in raw:
+        names = RAW_FILES.format(stem=f"{sub}_{ses}").split()
+        expected |= {f"{sub}/{ses}/{name}" for name in names}
+    for sub, ses in raw[1:]:
+        names = TEDANA_FILES.format(stem=f"{sub}_{ses}").split()
+        expected |= {f"derivatives/tedana/{sub}/{ses}/func/{name}" for name in names}
+    for sub, (ses, task, contrast) in itertools.product(SUBJECTS, LOCALIZERS):
+        stem, end = f"{sub}_{ses}_task-{task}_run-01", f"contrast-{contrast}_stat-effect_statmap"
+        names = LOCALIZER_FILES.format(stem=stem, end=end).split()
+        expected |= {f"derivatives/localizers/{sub}/{ses}/func/{name}" for name in names}
     assert expected == set(objects)
 
 
@@ -202,12 +282,14 @@ def test_objects_are_small_and_betas_the_largest(objects):
 
 def test_every_nifti_loads_on_one_grid(objects):
     """nibabel reads every image: one grid in mm, finite values that are not all the same."""
-    images = {
+    read = {
         key: nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
         for key, content in objects.items()
         if key.endswith(".nii.gz")
     }
-    assert len(images) == len(RUNS) * 5 + len(SUBJECTS) * 8 + 1
+    assert all(np.isfinite(image.get_fdata()).all() for image in read.values())
+    images = {key: image for key, image in read.items() if key.startswith(GLM)}
+    assert len(images) == len(RUNS) * 5 + len(SUBJECTS) * 4 + 1
     assert {image.shape[:3] for image in images.values()} == {(12, 14, 10)}
     assert {image.header.get_xyzt_units()[0] for image in images.values()} == {"mm"}
     assert all(np.array_equal(i.affine, np.diag([12, 12, 12, 1])) for i in images.values())
@@ -229,7 +311,8 @@ def test_trials_describe_the_volumes_of_the_betas(objects, sub, ses):
     assert times == sorted(set(times))
     assert {run for run, _ in times} == {1, 2, 3}
     assert all(0 < float(row["duration"]) < 4 for row in rows)
-    assert {f"stimuli/images/{row['stimulus']}" for row in rows} < set(objects)
+    known = {row["stimulus"] for row in csv_of(objects, "stimuli/task-images_metadata.csv")}
+    assert {row["stimulus"] for row in rows} == known
 
 
 def test_repetitions_go_on_from_session_to_session(objects):
@@ -268,8 +351,9 @@ def test_label_images_hold_integers(objects):
     hrf = t1w_of(objects, "sub-03", "ses-01", "desc-HRFindex_dseg.nii.gz")
     assert hrf.dtype.kind == "i"
     assert set(range(21)) == set(hrf.ravel().tolist())
-    for roi in ("V1", "V2", "FFA1", "PPA"):
-        inside = image_of(objects, f"derivatives/rois/sub-03/rois/{roi}.nii.gz")
+    masks = [key for key in objects if "rois/sub-03" in key and key.endswith(".nii.gz")]
+    for key in masks:
+        inside = image_of(objects, key)
         assert inside.dtype.kind == "u"
         assert {0, 1} == set(inside.ravel().tolist())
 
@@ -301,14 +385,46 @@ def test_every_json_holds_fields(objects):
     assert description["GeneratedBy"][0]["Name"]
 
 
+def csv_of(objects, key):
+    """The rows of a table with commas."""
+    return list(csv.DictReader(io.StringIO(objects[key].decode())))
+
+
 def test_tables_agree_with_the_tree(objects):
     """The tables of participants and stimuli list the subjects and images that are there."""
     participants = rows_of(objects, "participants.tsv")
-    assert list(SUBJECTS) == [row["participant_id"] for row in participants]
-    images = [
-        f"stimuli/images/{row['stimulus']}" for row in rows_of(objects, "stimuli/stimuli.tsv")
-    ]
-    assert images == [key for key in objects if key.endswith(".jpg")]
+    assert [*SUBJECTS, "sub-05"] == [row["participant_id"] for row in participants]
+    tables = {key: csv_of(objects, key) for key in objects if key.endswith(".csv")}
+    assert len(tables) == 3
+    assert {tuple(row["stimulus"] for row in rows) for rows in tables.values()} == {
+        tuple(f"img_{index:05d}.jpg" for index in range(6))
+    }
+
+
+def test_embeddings_have_a_row_for_each_image(objects):
+    """Four models, each with values of its own; the replaced ones have another width."""
+    keys = [key for key in objects if key.endswith("_embeddings.h5")]
+    shapes = {}
+    for key in keys:
+        with h5py.File(io.BytesIO(objects[key])) as file:
+            shapes[key] = file["embeddings"].shape
+    assert Counter(shapes.values()) == {(6, 16): 4, (6, 8): 1}
+    assert len({objects[key] for key in keys}) == len(keys)
+
+
+def test_surfaces_and_volumes_of_freesurfer_load(objects, tmp_path):
+    """nibabel reads them: six vertices, eight faces, and what maps on surfaces have of them."""
+    folder = "derivatives/freesurfer/sub-01"
+    (tmp_path / "white").write_bytes(objects[f"{folder}/surf/lh.white"])
+    corners, faces = nibabel.freesurfer.read_geometry(tmp_path / "white")
+    assert (corners.shape, faces.shape) == ((6, 3), (8, 3))
+    (tmp_path / "lh.label").write_bytes(objects[f"{folder}/label/lh.BA1_exvivo.label"])
+    assert nibabel.freesurfer.read_label(tmp_path / "lh.label").ravel().tolist() == [0]
+    volume = gzip.decompress(objects[f"{folder}/mri/aparc+aseg.mgz"])
+    assert nibabel.MGHImage.from_bytes(volume).shape == (12, 14, 10)
+    for key in [key for key in objects if key.endswith(".func.gii")]:
+        (array,) = nibabel.gifti.GiftiImage.from_bytes(objects[key]).darrays
+        assert array.data.shape == (6,)
 
 
 def test_figures_are_png(objects):
@@ -324,20 +440,6 @@ def test_figures_are_png(objects):
             names.append(rest[4:8])
             rest = rest[end + 4 :]
         assert names == [b"IHDR", b"IDAT", b"IEND"]
-
-
-def test_stimuli_are_jpeg_and_distinct(objects):
-    """Every stimulus is a chain of JPEG segments up to the scan; no two are the same."""
-    images = [content for key, content in objects.items() if key.endswith(".jpg")]
-    assert len(images) == len(set(images)) == 6
-    for content in images:
-        assert (content[:2], content[-2:]) == (b"\xff\xd8", b"\xff\xd9")
-        markers, place = [], 2
-        while 0xDA not in markers:
-            assert content[place] == 0xFF
-            markers.append(content[place + 1])
-            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        assert markers == [0xFE, 0xDB, 0xC0, 0xC4, 0xC4, 0xDA]
 
 
 # ----------------------------------------------------------------------------- the server
@@ -369,7 +471,8 @@ def test_all_but_the_held_out_can_be_read(server, objects):
     assert {r["Error"]["Code"] for r in denied.values()} == {"AccessDenied"}
     assert {r["ResponseMetadata"]["HTTPStatusCode"] for r in denied.values()} == {403}
     restricted = {"stimuli/task-images_stimuli.h5"}
-    assert {key for key in objects if "/ses-31/" in key} | restricted == set(denied)
+    held_out = {key for key in objects if "/ses-31/" in key and "_task-oloc_" not in key}
+    assert held_out | restricted == set(denied)
     assert {key: objects[key] for key in objects if key not in denied} == read
     assert Counter(read.keys()) == server.gets()
 
@@ -430,11 +533,11 @@ def test_errors_are_those_of_s3(server, asked, code, status):
 
 def test_requests_tell_what_was_asked(server):
     """A record holds method, bucket, key, decoded query and status."""
-    connect(server).list_objects_v2(Bucket="laion-fmri", Prefix="stimuli/images/", Delimiter="/")
+    connect(server).list_objects_v2(Bucket="laion-fmri", Prefix="derivatives/rois/", Delimiter="/")
     (request,) = server.requests
     assert isinstance(request, Request)
     assert (*request[:3], request.status) == ("GET", "laion-fmri", "", 200)
-    assert request.query["prefix"] == "stimuli/images/"
+    assert request.query["prefix"] == "derivatives/rois/"
     assert request.query["delimiter"] == "/"
 
 

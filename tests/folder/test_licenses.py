@@ -51,4 +51,4 @@ def test_the_record_of_an_earlier_version_stays(tmp_path, bucket):
     words = ["--scope", "stimuli", "--suffix", "metadata", "--data-dir", tmp_path]
     done = run_command("download", *words)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / ".laion_fmri/licenses.json").read_bytes() == [*record.values()][0]
+    assert (tmp_path / ".laion_fmri/licenses.json").read_bytes() == next(iter(record.values()))

@@ -150,7 +150,7 @@ OWN = {
     "fetch.transfer": {"Transfer.run", "Transfer._run_aws", "Transfer._stop_run"},
     "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
     "run.process": {"run_workflow", "_clean_up"},
-    "run.listing": {"Listing.subjects", "Listing._look"},
+    "run.listing": {"Listing._keep", "Listing._look"},
     "run.loader": {"main"},
     "run.pipeline_modules": {"_choose_data_dir"},
 }

@@ -223,7 +223,7 @@ ANALYSIS = (
     + """
 rule analyse:
     default_target: True
-    input: config["laion"]["data_dir"] + "/derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
+    input: config["laion"]["data_dir"] + "/{key}"
     output: "results/size.txt"
     shell: "wc -c < {{input:q}} | tr -d ' ' > {{output}}"
 """
@@ -236,7 +236,7 @@ def test_embedded_in_a_pipeline_of_somebody_else(tiny, tiny_objects, tmp_path):
     data_dir, host = tmp_path / "data", tmp_path / "host"
     for folder in (data_dir, host):
         folder.mkdir()
-    (host / "Snakefile").write_text(ANALYSIS.format(workflow=REPO / "workflow" / "Snakefile"))
+    (host / "Snakefile").write_text(ANALYSIS.format(workflow=REPO / "workflow" / "Snakefile", key=key))
     (host / "config.yaml").write_text(
         yaml.safe_dump({"laion": SUBJECT_03 | {"data_dir": str(data_dir)}, "mine": 1})
     )
