@@ -21,6 +21,8 @@ SUBJECTS = ("sub-01", "sub-03", "sub-05", "sub-06", "sub-07")
 #: What the server refuses to give out, as the real bucket does; in regular-expression syntax.
 DENIED = "/sub-[0-9]+/ses-3[1-4]/"
 DERIVATIVES = "derivatives/glmsingle-tedana"
+#: Folders of the regions of interest.
+CATEGORIES = ("body", "character", "face", "laion", "motion", "object", "place", "retinotopy")
 ROOT_FILES = ("README", "dataset_description.json", "participants.json", "participants.tsv")
 
 KIB, MIB = 2**10, 2**20
@@ -42,13 +44,14 @@ class Sizes:
     betas: int = 8 * MIB
     map: int = 200 * KIB
     sidecar: int = KIB
-    stimuli: int = 200
+    regions: int = 40
+    freesurfer: int = 200
     large_objects: int = 8
     large: int = 256 * MIB
 
 
 #: For a quick look: the last session is a held-out one, as in the full bucket.
-QUICK = Sizes(SUBJECTS[:2], 2, 64 * KIB, 4 * KIB, 256, 5, 8, MIB)
+QUICK = Sizes(SUBJECTS[:2], 2, 64 * KIB, 4 * KIB, 256, 5, 12, 8, MIB)
 
 Item = tuple[str, int]
 
@@ -63,11 +66,36 @@ def main_objects(sizes: Sizes) -> Iterator[Item]:
             # The fewer sessions of a quick bucket still end with one that is held out.
             held_out = number == sizes.sessions < 31
             yield from session_objects(subject, f"ses-{31 if held_out else number:02d}", sizes)
-        for region in ("V1", "V2", "FFA1", "PPA"):
-            yield f"derivatives/atlases/{subject}/rois/{region}.nii.gz", 8 * sizes.sidecar
-    yield "stimuli/stimuli.tsv", 100 * sizes.sidecar
-    for number in range(sizes.stimuli):
-        yield f"stimuli/images/img_{number:05d}.jpg", 50 * sizes.sidecar
+        yield from region_objects(subject, sizes)
+        yield from freesurfer_objects(subject, sizes)
+    for model in ("CLIP", "DINOv2", "PEcore", "SigLIP2"):
+        yield f"stimuli/task-images_desc-{model}_embeddings.h5", sizes.betas
+    yield "stimuli/task-images_metadata.csv", 100 * sizes.sidecar
+
+
+def region_objects(subject: str, sizes: Sizes) -> Iterator[Item]:
+    """Yield the masks of `subject`: five files of each region, in folders by category."""
+    for number in range(sizes.regions):
+        category = CATEGORIES[number % len(CATEGORIES)]
+        stem, label = f"derivatives/rois/{subject}/{category}/{subject}", f"label-ROI-{number + 1}"
+        yield f"{stem}_space-T1w_res-1pt8_{label}_mask.nii.gz", 8 * sizes.sidecar
+        for hemi in "LR":
+            name = f"{stem}_hemi-{hemi}_space-fsnative_{label}_mask"
+            yield f"{name}.func.gii", 4 * sizes.sidecar
+            yield f"{name}.label", 4 * sizes.sidecar
+
+
+def freesurfer_objects(subject: str, sizes: Sizes) -> Iterator[Item]:
+    """Yield the folder of FreeSurfer of `subject`: many small files, some without an extension."""
+    folder = f"derivatives/freesurfer/{subject}"
+    for number in range(sizes.freesurfer):
+        hemisphere = "lr"[number % 2]
+        yield (
+            (f"{folder}/label/{hemisphere}h.area{number}_exvivo.label", 20 * sizes.sidecar),
+            (f"{folder}/surf/{hemisphere}h.surface{number}", sizes.map),
+            (f"{folder}/mri/volume{number}+aseg.mgz", sizes.map),
+            (f"{folder}/stats/{hemisphere}h.table{number}.stats", 4 * sizes.sidecar),
+        )[number % 4]
 
 
 def summary_objects(subject: str, sizes: Sizes) -> Iterator[Item]:

@@ -87,14 +87,14 @@ def make_cases(sizes: Sizes) -> tuple[Case, ...]:
         "one subject",
         MAIN,
         {"subject": [subject]},
-        (f"{DERIVATIVES}/{subject}/*", f"derivatives/atlases/{subject}/*"),
+        (f"{DERIVATIVES}/{subject}/*", f"derivatives/rois/{subject}/*"),
     )
     return (
         Case(
             "session",
             "one session",
             MAIN,
-            {"subject": [subject], "ses": ["ses-01"]},
+            {"subject": [subject], "ses": ["ses-01"], "scope": ["glmsingle-tedana"]},
             (
                 f"{DERIVATIVES}/{subject}/ses-01/*",
                 f"{summaries}_stat-rsquare_desc-R2mean_statmap.nii.gz",
@@ -116,6 +116,20 @@ def make_cases(sizes: Sizes) -> tuple[Case, ...]:
             (f"{DERIVATIVES}/*_trials.tsv",),
         ),
         Case(
+            "rois",
+            "regions of interest of all subjects",
+            MAIN,
+            {"subject": ["all"], "scope": ["rois"]},
+            ("derivatives/rois/*",),
+        ),
+        Case(
+            "freesurfer",
+            "FreeSurfer's folders of all subjects",
+            MAIN,
+            {"subject": ["all"], "scope": ["freesurfer"]},
+            ("derivatives/freesurfer/*",),
+        ),
+        Case(
             "large",
             f"{sizes.large_objects} objects of {sizes.large // 2**20} MiB",
             LARGE,
@@ -127,7 +141,7 @@ def make_cases(sizes: Sizes) -> tuple[Case, ...]:
             "all subjects",
             MAIN,
             {"subject": everyone},
-            (f"{DERIVATIVES}/*", "derivatives/atlases/*"),
+            (f"{DERIVATIVES}/*", "derivatives/rois/*"),
             tools=("command", "aws-sync", "s5cmd"),
             networks=("far",),
         ),

@@ -33,7 +33,7 @@ How it was measured:
   `--include` for each pattern of the selection and an `--exclude` for each held-out session: one
   start and a longer listing take less time than a start for each prefix. Their settings are the
   defaults. *The main prefix only* is
-  the one folder of the session or subject in the derivatives, without atlases, summaries and root.
+  the one folder of the session or subject in the derivatives, without masks, summaries and root.
 - `aws s3 cp` fetches everything again when it is run again, and so does curl: no figure.
 - s5cmd runs one `cp -n -s` for each pattern, all in one process; this was faster than `sync`.
 - boto3 and the pool of `aws s3 cp` list the prefixes, skip what has the right size, and fetch the

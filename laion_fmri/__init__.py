@@ -1,4 +1,4 @@
-"""Fetch any slice of the LAION-fMRI dataset: BIDS filters in, files on disk out.
+"""Fetch what you need of the LAION-fMRI dataset: BIDS filters in, files on disk out.
 
 What users need can be had from here, as ``laion_fmri.get_subjects()``, and from its module, as
 ``from laion_fmri.download import download``. Nothing is imported before it is asked for.

@@ -166,8 +166,7 @@ def _find(
         trees = [listing.list_tree(scope, label) for label in labels.get(scope.name, [""])]
         groups.append(Group(scope, [pair for tree in trees for pair in tree]).resolve())
     where = _name_place({label for some in labels.values() for label in some}, scopes)
-    held_out = folder.facts.held_out_sessions
-    explained = explain_filters(selection, groups, held_out, where)
+    explained = explain_filters(selection, groups, (), where)
     selection, groups = explained.selection, leave_out(selection, groups)
     filters_ = dict(selection.filters)
     if not any(group.scope.by_session for group in groups):

@@ -18,12 +18,12 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import STATE_DIR, check_readable, get_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
-from laion_fmri.errors import SelectionError
+from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.folder.claims import Claims
 from laion_fmri.folder.guard import CHOSEN, FOLDER, NO_FOLDER
 from laion_fmri.folder.kept import drop, is_kept
 from laion_fmri.folder.presence import has_others
-from laion_fmri.selection.filters import Selection, is_brain_map, passes
+from laion_fmri.selection.filters import Selection, is_brain_map, needs_subject, passes
 from laion_fmri.selection.table import Row, find_keys
 from laion_fmri.settings import Settings
 
@@ -126,6 +126,8 @@ class Removal:
 
 def plan_removal(settings: Settings) -> Removal:
     """Find what would be removed, and change nothing."""
+    if settings.subject is None and needs_subject(settings):
+        raise SubjectNotFoundError("name a subject, such as sub-03, or all")
     data_dir = get_data_dir(settings.data_dir)
     check_readable(data_dir)
     selection = Selection.from_settings(settings)

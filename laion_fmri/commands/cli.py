@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
     parser = argparse.ArgumentParser(
         prog="laion-fmri",
-        description="Fetch any slice of the LAION-fMRI dataset. Choose a data directory once with "
+        description="Fetch what you need of the LAION-fMRI dataset. Choose a data directory once with "
         "'laion-fmri config', look around with 'laion-fmri info', then download.",
         epilog="example: laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 4",
     )

@@ -265,7 +265,7 @@ def needs_subject(settings: Settings) -> bool:
 
 def _read_subjects(subject: object) -> tuple[str, ...] | None:
     if subject is None:
-        raise SubjectNotFoundError("name a subject, such as 'sub-03', or 'all'")
+        raise InputTypeError("subject=None: name one, such as 'sub-03', or 'all'")
     values = _read_strings("subject", subject)
     if not values:
         raise SubjectNotFoundError("subject is an empty list; name one, such as 'sub-03', or 'all'")

@@ -169,7 +169,9 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     core = [pair for name in core_names for pair in matched.get(name, ())]
     is_empty |= all(item.key in held_out for item, _ in core)
     if is_empty and any(group.items for group in groups):
-        reasons = complaints or said or ["each filter matches something, but no key matches all"]
+        reasons = (
+            complaints or said or ["each filter matches something, but no key matches them all"]
+        )
         raise SelectionError("; ".join(["the selection matches nothing", *reasons]))
     said, warned = _explain_empty(selection, groups, matched)
     notes, complaints = [*notes, *said], [*complaints, *warned]

@@ -236,6 +236,53 @@ print(*[place for place, is_there in seen.items() if is_there], sep=", ")
 EVERYWHERE = "argument, flag, schema, configuration, command page, configuration page"
 
 
+#: Shows what is made of a scope that was just described.
+LOOK_AT_SCOPE = """
+from hooks import make_pages
+from laion_fmri.dataset import DESCRIBED, find_scope
+from laion_fmri.selection.completion import suggest_values
+scope = find_scope("derivatives/colours/sub-03/x.tsv")
+print("colours" in DESCRIBED, scope.text, suggest_values("scope", "co", {}))
+"""
+
+
+def test_one_more_scope_is_one_entry(tmp_path):
+    """It is described in one place; one that is not described needs none."""
+    copy_package(tmp_path)
+    file = tmp_path / "laion_fmri" / "dataset.py"
+    entry = '    Scope("colours", "derivatives/colours/", "maps of colours", by_session=True),\n'
+    text = file.read_text()
+    assert text.count("SCOPES = (\n") == 1
+    plain = run_copy(tmp_path, LOOK_AT_SCOPE)
+    file.write_text(text.replace("SCOPES = (\n", f"SCOPES = (\n{entry}"))
+    described = run_copy(tmp_path, LOOK_AT_SCOPE)
+    assert (plain.stdout, described.stdout) == (
+        "False not described yet []\n",
+        "True maps of colours ['colours']\n",
+    )
+
+
+def copy_package(folder: Path) -> None:
+    """Copy what the pages are made of, and the package, to a folder."""
+    shutil.copytree(PACKAGE, folder / "laion_fmri", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "CHANGELOG.md", "SECURITY.md"):
+        shutil.copy(REPO / name, folder)
+    (folder / "docs").mkdir()
+    shutil.copy(REPO / "docs" / "hooks.py", folder / "docs")
+
+
+def run_copy(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` with the copy of the package in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={"PYTHONPATH": f"{folder}:{folder}/docs", "HOME": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("module", "after", "line", "expected"),
     [
@@ -256,21 +303,10 @@ EVERYWHERE = "argument, flag, schema, configuration, command page, configuration
 )
 def test_one_more_is_one_line(tmp_path, module, after, line, expected):
     """An option, or an entity, is added in one place; everything else follows."""
-    shutil.copytree(PACKAGE, tmp_path / "laion_fmri", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("README.md", "CHANGELOG.md", "SECURITY.md"):
-        shutil.copy(REPO / name, tmp_path)
-    (tmp_path / "docs").mkdir()
-    shutil.copy(REPO / "docs" / "hooks.py", tmp_path / "docs")
+    copy_package(tmp_path)
     file = tmp_path / "laion_fmri" / module
     text = file.read_text()
     assert text.count(after) == 1
     file.write_text(text.replace(after, f"{line}\n{after}"))
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK, "colour"],
-        env={"PYTHONPATH": f"{tmp_path}:{tmp_path}/docs", "HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_copy(tmp_path, LOOK, "colour")
     assert done.stdout.strip() == expected, done.stderr

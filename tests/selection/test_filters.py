@@ -151,7 +151,7 @@ def test_refuses_what_is_no_string(name, bad):
 
 @pytest.mark.parametrize(
     "bad",
-    [3, True, b"sub-03", {"sub": "03"}, ["sub-03", 5], [["03"]], np.array([3])],
+    [None, 3, True, b"sub-03", {"sub": "03"}, ["sub-03", 5], [["03"]], np.array([3])],
     ids=str,
 )
 def test_refuses_a_subject_of_another_type(bad):
@@ -163,7 +163,6 @@ def test_refuses_a_subject_of_another_type(bad):
 @pytest.mark.parametrize(
     "bad",
     [
-        None,
         "",
         "sub-",
         [],

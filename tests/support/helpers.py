@@ -95,26 +95,63 @@ def matched_keys(
     objects: Iterable[str], subject: str | list[str], scope: Values = None, **filters: Values
 ) -> set[str]:
     """Return the keys in scopes that every filter lets pass and that may be had."""
-    objects = list(objects)
-    wanted = [f"sub-{value.removeprefix('sub-')}" for value in as_list(subject)]
-    scopes = ["glmsingle-tedana", "rois"] if scope is None else as_list(scope)
     filters = {name: as_list(values) for name, values in filters.items() if values is not None}
-    found = [key for key in objects if scopes == ["all"] or scope_of(key) in scopes]
-    found = [
-        key
-        for key in found
-        if scope_of(key) in ("stimuli", "archive")
-        or (scope_of(key) and (subject == "all" or re.search("(sub-[^/]+)/", key)[1] in wanted))
-    ]
+    everything = _in_scopes(objects, subject, scope)
+    found = everything
     for name in set(filters) & CHOOSERS:
-        having = {scope_of(key) for key in found if read_entity(key, name) is not None}
+        having = {scope_of(key) for key in everything if read_entity(key, name) is not None}
         found = [key for key in found if scope_of(key) in having]
     return {
         key
         for key in found
         if not REFUSED.search(key)
-        and all(_passes(key, name, values, found) for name, values in filters.items())
+        and all(_passes(key, name, values, everything) for name, values in filters.items())
     }
+
+
+def _in_scopes(objects: Iterable[str], subject: str | list[str], scope: Values) -> list[str]:
+    wanted = [f"sub-{value.removeprefix('sub-')}" for value in as_list(subject)]
+    scopes = ["glmsingle-tedana", "rois"] if scope is None else as_list(scope)
+    return [
+        key
+        for key in objects
+        if scope_of(key)
+        and ("all" in scopes or scope_of(key) in scopes)
+        and (
+            scope_of(key) in ("stimuli", "archive")
+            or subject == "all"
+            or re.search("(sub-[^/]+)/", key)[1] in wanted
+        )
+    ]
+
+
+def is_refused(
+    objects: Iterable[str], subject: str | list[str], scope: Values = None, **filters: Values
+) -> bool:
+    """Whether a selection is an error: a filter has no value that exists, or nothing matches.
+
+    With a session named, what has no session does not count as a match.
+    """
+    objects = list(objects)
+    there_is = _in_scopes(objects, subject, scope)
+    for name, values in filters.items():
+        values = as_list(values)
+        open_to = [key for key in there_is if _takes(key, name)]
+        existing = {read_entity(key, name) for key in open_to if not REFUSED.search(key)}
+        if name != "ses":
+            existing = {read_entity(key, name) for key in open_to}
+        if name == "ses" and None in existing:
+            existing.add("averages")
+        if (open_to or name in CHOOSERS) and not any(
+            _mean(name, value, existing - {None}) & existing for value in _bare(name, values)
+        ):
+            return True
+    matched = matched_keys(objects, subject, scope=scope, **filters)
+    if "ses" in filters and not CHOOSERS & set(filters):
+        by_session = [key for key in there_is if _takes(key, "ses")]
+        if by_session:
+            matched &= set(by_session)
+    return not matched
 
 
 def read_entity(key: str, name: str) -> str | None:
@@ -128,26 +165,36 @@ def read_entity(key: str, name: str) -> str | None:
     return carried[-1].replace("-", "") if carried and name == "label" else (carried or [None])[-1]
 
 
-def _passes(key: str, name: str, values: list[str], beside: list[str]) -> bool:
+def _takes(key: str, name: str) -> bool:
+    """Whether a filter applies to the scope of a key."""
     scope = scope_of(key)
-    if scope == "freesurfer":  # no filter applies
-        return True
-    if name == "ses" and scope in ("rois", "anatomical", "stimuli", "archive"):
-        return True
+    has_sessions = scope in ("glmsingle-tedana", "tedana", "localizers", "raw")
+    return scope != "freesurfer" and (name != "ses" or has_sessions)
+
+
+def _bare(name: str, values: list[str]) -> list[str]:
     mark = "." if name == "extension" else f"{name}-"
-    bare = [value.removeprefix(mark) for value in values]
-    if name == "label":
-        bare = [value.replace("-", "") for value in bare]
-    there_is = {read_entity(other, name) for other in beside} - {None}
-    meant = set()
-    for value in bare:
-        begun = {known for known in there_is if known.lower().startswith(value.lower())}
-        is_word = name in ("task", "space", "desc", "stat", "label", "contrast")
-        is_begun = is_word and value not in there_is and len(begun) == 1
-        meant |= begun if is_begun and not value.isdigit() else {value}
+    bare = [value if name == "suffix" else value.removeprefix(mark) for value in values]
+    return [value.replace("-", "") for value in bare] if name == "label" else bare
+
+
+def _mean(name: str, value: str, there_is: set[str]) -> set[str]:
+    """Return what a value means: itself, or the one value of words that it begins."""
+    begun = {known for known in there_is if known.lower().startswith(value.lower())}
+    is_word = name in ("task", "space", "desc", "stat", "label", "contrast")
+    if is_word and value not in there_is and len(begun) == 1 and not value.isdigit():
+        return begun
+    return {value}
+
+
+def _passes(key: str, name: str, values: list[str], beside: list[str]) -> bool:
+    if not _takes(key, name):
+        return True
+    there_is = {read_entity(other, name) for other in beside if _takes(other, name)} - {None}
+    meant = set().union(*(_mean(name, value, there_is) for value in _bare(name, values)))
     carried = read_entity(key, name)
     if name == "ses" and carried is None:
-        return "averages" in bare
+        return "averages" in meant
     return carried is None or carried in meant
 
 

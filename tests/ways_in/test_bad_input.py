@@ -25,7 +25,7 @@ from helpers import (
 
 from laion_fmri.config import get_data_dir
 from laion_fmri.discovery import describe, get_rois, get_subjects, inspect_bucket
-from laion_fmri.download import accept_licenses, download
+from laion_fmri.download import download
 from laion_fmri.errors import (
     BucketError,
     ConfigError,
@@ -168,12 +168,12 @@ def test_include_stimuli_is_a_switch(value, bucket, tmp_path):
 
 def test_value_without_a_match_warns_and_the_rest_is_fetched(bucket, objects, tmp_path):
     """The warning has the near miss and what there is; the other value's files arrive."""
-    filters = {"ses": "01", "desc": ["singletrial", "R2"], "suffix": "statmap"}
+    filters = {"ses": "01", "desc": ["trialbetas", "R2"], "suffix": "statmap"}
     expected = expected_tree(objects, "sub-03", **filters)
     write_tree(tmp_path, expected)
     gone = next(key for key in sorted(expected) if "_desc-R2_" in key)
     (tmp_path / gone).unlink()
-    with pytest.warns(UserWarning, match="desc 'singletrial' matches nothing") as caught:
+    with pytest.warns(UserWarning, match="desc 'trialbetas' matches nothing") as caught:
         report = download("sub-03", **filters, data_dir=tmp_path)
     assert "SingletrialBetas" in str(caught[0].message)
     assert "R2mean" in str(caught[0].message)
@@ -185,7 +185,7 @@ def test_value_without_a_match_warns_and_the_rest_is_fetched(bucket, objects, tm
 @pytest.mark.parametrize(
     ("filters", "said"),
     [
-        ({"ses": "ses-01", "desc": "singletrial", "suffix": "statmap"}, "'SingletrialBetas'"),
+        ({"ses": "ses-01", "desc": "trialbetas", "suffix": "statmap"}, "'SingletrialBetas'"),
         ({"ses": "1"}, "'01'"),
         ({"ses": ["99", "98"]}, "'99'"),
         ({"suffix": "Statmap"}, "'statmap'"),
@@ -234,7 +234,6 @@ def test_no_data_directory_says_how_to_choose(bucket, monkeypatch):
         get_data_dir,
         lambda: download("sub-03"),
         lambda: key_table("sub-03"),
-        lambda: accept_licenses(include_stimuli=True),
     ]
     for call in calls:
         with pytest.raises(DataDirNotSetError, match=r"config --data-dir.*LAION_FMRI_DATA_DIR"):

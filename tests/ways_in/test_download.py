@@ -15,14 +15,15 @@ import pandas as pd
 import pytest
 from helpers import (
     DERIVATIVES,
+    REFUSED,
     ROOT_FILES,
     as_list,
     complaints,
     expected_keys,
     expected_tree,
+    is_refused,
     list_all,
     list_runs,
-    matched_keys,
     read_tree,
     run_command,
     run_script,
@@ -32,13 +33,15 @@ from helpers import (
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from laion_fmri.download import accept_licenses, download
-from laion_fmri.errors import LicenseNotAcceptedError, SelectionError
+from laion_fmri.download import download
+from laion_fmri.errors import SelectionError
 from laion_fmri.keys import key_table
+from laion_fmri.sample import sample_objects
 
 ENTITIES = ["sub", "ses", "task", "space", "desc", "stat", "suffix", "extension"]
-LATER = ["run"]
-COLUMNS = ["key", "size", "etag", "last_modified", *ENTITIES, "path", "status", *LATER, "outcome"]
+LATER = ["run", "echo", "part", "hemi", "res", "label", "contrast"]
+COLUMNS = ["key", "size", "etag", "last_modified", *ENTITIES, "path", "status", *LATER]
+COLUMNS += ["scope", "outcome"]
 SPEC_CALLS = {
     "session": {"subject": "sub-03", "ses": "ses-01"},
     "averages": {"subject": "sub-03", "ses": "averages"},
@@ -83,6 +86,8 @@ def test_signature_is_the_contract():
     parameters = inspect.signature(download).parameters
     empty = inspect.Parameter.empty
     added = {*LATER, "data_dir", "dry_run", "max_bandwidth", "profile"}
+    kinds = ("embeddings", "freesurfer", "anatomical", "localizers", "raw")
+    added |= {"scope", *(f"include_{kind}" for kind in kinds)}
     added |= {"manifest", "save_manifest", "checksums", "space_check", "stall_timeout"}
     assert names == list(parameters)[: len(names)]
     assert added == {*parameters} - {*names}
@@ -152,34 +157,56 @@ VALUES = {
     "space": ["T1w", "space-T1w", "t1w", "MNI"],
     "desc": ["SingletrialBetas", "desc-R2", "R2mean", "singletrial", "Noiseceiling", "GLMsingle"],
     "stat": ["effect", "stat-rsquare", "Effect"],
-    "suffix": ["statmap", "trials", "V1", "mask", "hrf", "_statmap"],
-    "extension": ["nii.gz", ".nii.gz", "tsv", "json", "gz", "png"],
+    "suffix": ["statmap", "trials", "V1", "mask", "bold", "_statmap"],
+    "extension": ["nii.gz", ".nii.gz", "tsv", "json", "gz", "func.gii", "mgz"],
+    "run": ["01", "run-02", "1"],
+    "echo": ["1", "echo-2", "3"],
+    "part": ["mag", "part-phase"],
+    "hemi": ["L", "hemi-R"],
+    "res": ["1pt8", "res-1pt5", "1pt"],
+    "label": ["FFA1", "label-FFA-1", "pSTS-faces", "psts", "V1", "V"],
+    "contrast": ["body", "contrast-object", "b"],
+    "scope": [
+        *("glmsingle-tedana", "rois", "anatomical", "freesurfer", "tedana", "localizers"),
+        *("raw", "stimuli", "archive", "all"),
+    ],
 }
-FILTERS = st.fixed_dictionaries(
-    {}, optional={name: st.lists(st.sampled_from(v), min_size=1) for name, v in VALUES.items()}
-)
+#: Which of them are often there.
+OFTEN = ("ses", "task", "space", "desc", "stat", "suffix", "extension", "scope")
+
+
+@st.composite
+def draw_filters(draw) -> dict[str, list[str]]:
+    """Draw values of up to three filters and, mostly, of the scope."""
+    names = draw(st.sets(st.sampled_from([*OFTEN] * 2 + [*VALUES]), max_size=3))
+    names |= draw(st.sampled_from([{"scope"}, {"scope"}, set()]))
+    lists = {
+        name: st.lists(st.sampled_from(VALUES[name]), min_size=1, max_size=3) for name in names
+    }
+    return {name: draw(values) for name, values in sorted(lists.items())}
 
 
 @settings(
-    max_examples=40,
+    max_examples=150,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(subject=st.sampled_from(["sub-03", "01", ["sub-01", "03"], "all"]), filters=FILTERS)
+@given(subject=st.sampled_from(["sub-03", "01", ["sub-01", "03"], "all"]), filters=draw_filters())
 @pytest.mark.filterwarnings("ignore::laion_fmri.errors.SelectionWarning")
-def test_any_selection_is_the_expected_one(subject, filters, bucket, objects, tmp_path):
+def test_any_selection_is_the_expected_one(subject, filters, bucket, tmp_path):
     """Whatever the filters, the selected keys are those that an independent reading selects."""
+    objects = sample_objects()  # not a fixture, which would be shown with a failing example
     real = set(filters.get("ses", ())) - {"averages", "ses-99", "1"}
     # Whether a session that does not exist brings the maps along is not written anywhere.
     assume("ses" not in filters or real or set(filters["ses"]) == {"averages"})
-    if matched_keys(objects, subject, **filters):
+    if is_refused(objects, subject, **filters):
+        with pytest.raises(SelectionError):
+            key_table(subject, **filters, data_dir=tmp_path)
+    else:
         table = key_table(subject, **filters, data_dir=tmp_path)
         assert sorted(expected_keys(objects, subject, **filters)) == list(table["key"])
         assert {"missing"} == set(table["status"])
-    else:
-        with pytest.raises(SelectionError):
-            key_table(subject, **filters, data_dir=tmp_path)
 
 
 def test_stimuli_are_not_thinned_by_filters(bucket, objects, tmp_path):
@@ -300,27 +327,14 @@ def test_download_in_a_plain_script(tiny, tiny_objects, tmp_path):
     assert len(list_all(here)) == 4
 
 
-def test_stimuli_without_acceptance_say_how_to_go_on(bucket, tmp_path):
-    """The error names both ways to accept and how to go on without; nothing is asked or written."""
-    with pytest.raises(LicenseNotAcceptedError) as caught:
-        download("sub-03", include_stimuli=True, data_dir=tmp_path)
-    for words in ("laion-fmri license --accept-stimuli", "without include_stimuli"):
-        assert words in str(caught.value)
-    assert "accept_licenses(include_stimuli=True)" in str(caught.value)
-    assert bucket.requests == []
-    assert list_all(tmp_path) == []
-
-
-def test_acceptance_holds_for_one_data_directory(bucket, tmp_path):
-    """An acceptance is recorded once, where the stimuli go; another folder needs its own."""
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    accept_licenses(include_stimuli=True, data_dir=tmp_path / "one")
-    call = {"subject": "03", "include_stimuli": True, "dry_run": True}
-    report = download(**call, data_dir=tmp_path / "one")
-    assert any(report["key"].str.startswith("stimuli/"))
-    with pytest.raises(LicenseNotAcceptedError):
-        download(**call, data_dir=tmp_path / "other")
+def test_stimuli_ask_for_no_acceptance(bucket, objects, tmp_path, caplog):
+    """All but the images, whatever the filters; one line says how to get those."""
+    caplog.set_level("INFO", "laion_fmri")
+    report = download("03", ses="01", include_stimuli=True, data_dir=tmp_path, dry_run=True)
+    stimuli = {key for key in objects if key.startswith("stimuli/") and not REFUSED.search(key)}
+    assert stimuli == {key for key in report["key"] if key.startswith("stimuli/")}
+    said = [text for text in caplog.messages if "task-images_stimuli.h5" in text]
+    assert ["https://laion-fmri.hebartlab.com/request" in text for text in said] == [True]
 
 
 HOSTILE = {

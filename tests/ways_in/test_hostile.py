@@ -33,7 +33,7 @@ from laion_fmri.settings import read_settings
 GLM = "derivatives/glmsingle-tedana/"
 TOP = GLM + "sub-03/"
 FUNC = TOP + "ses-01/func/"
-ATLAS = "derivatives/rois/sub-03/rois/"
+MASKS = "derivatives/rois/sub-03/retinotopy/"
 WAYS = ("command", "python", "snakemake")
 
 #: Names that read like something else, but are plain files on every disk; ``pwned`` would appear if
@@ -226,7 +226,7 @@ def test_a_twin_is_refused_though_only_one_is_selected(bucket, monkeypatch, tmp_
 TINY_A = FUNC + "sub-03_ses-01_task-images_desc-A_trials.tsv"
 TINY_B = FUNC + "sub-03_ses-01_task-images_desc-B_trials.tsv"
 TINY_C = TOP + "sub-03_task-images_desc-C_summary.json"
-TINY_V1 = ATLAS + "V1.nii.gz"
+TINY_V1 = MASKS + "sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_folder_that_leads_out_is_not_written_through(way, there, tiny, tiny_o
         folder.mkdir(parents=True)
     data_dir.symlink_to(real)
     (data_dir / TOP / "ses-01").symlink_to(outside)
-    (data_dir / ATLAS).symlink_to("../../../elsewhere")
+    (data_dir / MASKS).symlink_to("../../../elsewhere")
     inside = {"func/" + Path(TINY_A).name: tiny_objects[TINY_A]}
     if there == "part":
         inside["func/" + Path(TINY_B).name] = b"?"
@@ -255,9 +255,10 @@ def test_a_folder_that_leads_out_is_not_written_through(way, there, tiny, tiny_o
     expected = f"{TINY_B}: the folder {data_dir / TOP}/ses-01 is a link that leads out of the data"
     assert len({line for line in said if expected in line}) == 1, said
     assert [line for line in said if TINY_A in line] == []
-    assert {TINY_C: tiny_objects[TINY_C], "elsewhere/V1.nii.gz": tiny_objects[TINY_V1]} == {
-        key: content for key, content in read_tree(real).items() if "/ses-01/" not in key
-    }
+    assert {
+        TINY_C: tiny_objects[TINY_C],
+        f"elsewhere/{Path(TINY_V1).name}": tiny_objects[TINY_V1],
+    } == {key: content for key, content in read_tree(real).items() if "/ses-01/" not in key}
     assert inside == read_tree(outside)
     assert before == stat_all(outside, inside)
     assert Counter([TINY_C, TINY_V1]) == tiny.gets(bucket="tiny")

@@ -13,6 +13,7 @@ from helpers import (
     REPO,
     drop_capabilities,
     matched_keys,
+    read_entity,
     read_tree,
     run,
     run_command,
@@ -21,7 +22,6 @@ from helpers import (
     write_tree,
 )
 
-from laion_fmri.download import accept_licenses
 from laion_fmri.errors import SelectionError
 from laion_fmri.pipeline import expand_targets, target, targets
 from laion_fmri.run.pipeline_modules import MODULES, Process, read_allowed_rules
@@ -120,9 +120,7 @@ def test_inputs_by_filter(bucket, objects, tmp_path):
     assert [f"data/{key_of('01', '02', end)}" for end in (BETAS, TRIALS)] == said.split()
     # The trees of the module's subject and its root, and those of the other subject: once each.
     prefixes = [request.query.get("prefix") for request in bucket.listings()]
-    trees = [
-        f"derivatives/{tree}/sub-0{n}/" for n in "13" for tree in ("glmsingle-tedana", "atlases")
-    ]
+    trees = [f"derivatives/{tree}/sub-0{n}/" for n in "13" for tree in ("glmsingle-tedana", "rois")]
     assert sorted(["", *trees]) == sorted(p for p in prefixes if p in ("", *trees))
     assert len(prefixes) <= 5 + 3  # and the folders that recursive copies list, one for each batch
     before = stat_all(host / "data", arrived)
@@ -228,7 +226,9 @@ def test_one_module_with_a_prefix_and_one_without(bucket, objects, tmp_path):
     rule = f"""
         rule compare:
             default_target: True
-            input: "data/{key}", "external/data/{key}", target(data_dir="data", suffix="V1")
+            input:
+                "data/{key}", "external/data/{key}",
+                target(data_dir="data", suffix="mask", res="1pt8", label="V1"),
             output: touch("same")
             shell: "cmp {{input[0]:q}} {{input[1]:q}}"
     """
@@ -310,21 +310,18 @@ def test_a_complete_selection_that_may_not_be_written(bucket, objects, tmp_path)
     assert not (shared / ".laion_fmri").exists()
 
 
-@pytest.mark.parametrize("is_accepted", [False, True])
-def test_stimuli_need_their_licence_by_path_as_well(bucket, objects, tmp_path, is_accepted):
-    """Named by a rule, an image is fetched only where its licence has been accepted."""
-    key = "stimuli/stimuli.tsv"
+def test_stimuli_ask_for_nothing_by_path(bucket, objects, tmp_path):
+    """Named by a rule, each comes; the images are refused with where to ask for them."""
+    key, images = "stimuli/task-images_metadata.csv", "stimuli/task-images_stimuli.h5"
     host = make_host(
         tmp_path / "host", make_module(subject="none", data_dir="data"), take(f"data/{key}")
     )
-    if is_accepted:
-        (host / "data").mkdir()
-        accept_licenses(include_stimuli=True, data_dir=host / "data")
-        run_host(host)
-        assert {key: objects[key]} == read_tree(host / "data")
-    else:
-        assert "--accept-stimuli" in fail_host(host)
-        assert dict(bucket.gets()) == {}
+    run_host(host)
+    assert {key: objects[key]} == read_tree(host / "data")
+    other = make_host(
+        tmp_path / "other", make_module(subject="none", data_dir="data"), take(f"data/{images}")
+    )
+    assert "https://laion-fmri.hebartlab.com/request" in fail_host(other)
 
 
 def test_what_stands_in_the_way_is_left_alone(bucket, tmp_path):
@@ -407,12 +404,19 @@ def module(bucket, tmp_path):
     return open_module
 
 
+#: What a key has to carry where it is named.
+CARRIED = ("desc", "stat", "run", "echo", "hemi", "label", "contrast")
 STRICT = [
     {"subject": "03", "desc": "SingletrialBetas"},
     {"subject": "03", "ses": ["01", "02"], "suffix": "statmap"},
     {"subject": ["01", "03"], "stat": "rsquare"},
     {"subject": "03", "ses": "averages", "extension": "nii.gz"},
-    {"subject": "all", "suffix": "V1"},
+    {"subject": "all", "label": "V1", "extension": "nii.gz"},
+    {"subject": "03", "scope": "rois", "label": ["FFA-1", "psts"], "hemi": "L"},
+    {"subject": "05", "scope": "raw", "run": "01", "echo": "2", "extension": "nii.gz"},
+    {"subject": "all", "scope": "freesurfer", "suffix": "aparc+aseg"},
+    {"subject": "01", "scope": "localizers", "contrast": "object", "ses": "31"},
+    {"subject": "all", "scope": "stimuli", "desc": "CLIP"},
 ]
 
 
@@ -423,7 +427,9 @@ def test_an_input_carries_what_is_named(module, objects, tmp_path, filters):
     carried = {
         key
         for key in matched_keys(objects, **filters)
-        if all(f"_{name}-" in key for name in ("desc", "stat") if name in filters)
+        if all(f"_{name}-" in key for name in CARRIED if name in filters)
+        and ("suffix" not in filters or read_entity(key, "suffix") == filters["suffix"])
+        and ("statmap" in str(filters) or "extension" not in filters or key.endswith("nii.gz"))
     }
     assert sorted(f"{tmp_path}/{key}" for key in carried) == targets(**filters)({})
 
@@ -438,6 +444,17 @@ def test_wildcards_fill_in_what_is_not_given(module, tmp_path):
     assert expected == target(**kind, subject="{who}", ses=["{when}"])({"who": "01", "when": "02"})
     assert expected == target(**kind, ses="02")({"sub": "01", "ses": "01"})
     assert f"{tmp_path}/{key_of('03', '01', TRIALS)}" == target(**kind)({})
+
+
+def test_a_mask_has_no_session(module, tmp_path):
+    """A session by wildcard or of the module does not keep a mask away, nor bring all of them."""
+    module(subject="03", ses="01")
+    mask = "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz"
+    kind = {"suffix": "mask", "res": "1pt8", "label": "V1"}
+    assert f"{tmp_path}/{mask}" == target(**kind)({"sub": "03", "ses": "01"})
+    assert f"{tmp_path}/{mask}" == target(**kind, scope="rois")({})
+    assert f"{tmp_path}/{mask}" == target(suffix="mask", res="1pt8", label="{roi}")({"roi": "V1"})
+    assert not [path for path in targets(extension="nii.gz")({}) if "/rois/" in path]
 
 
 def test_a_pattern_is_filled_in_once_for_each_combination(module):
@@ -455,11 +472,12 @@ def test_a_pattern_is_filled_in_once_for_each_combination(module):
         (target(subject="03", suffix="trials"), {}, "objects match .*use targets"),
         (targets(suffix="trials"), {}, "no subject is named"),
         (targets(subject="99"), {}, "the bucket has nothing of sub-99"),
-        (targets(subject="03", desc="singletrialbetas"), {}, "did you mean 'SingletrialBetas'"),
+        (targets(subject="03", desc="trialbetas"), {}, "did you mean 'SingletrialBetas'"),
         (targets(ses="07"), {"sub": "03"}, "ses '07' matches nothing"),
-        (targets(subject="03", suffix="V1", desc="R2"), {}, "no object of sub-03 carries all"),
+        (targets(subject="03", suffix="mask", desc="R2"), {}, "no object of sub-03 .*carries all"),
+        (targets(subject="03", scope="roi"), {}, "scope 'roi' is not in .*did you mean 'rois'"),
         (targets(subject="03", ses="31"), {}, "ses '31' matches nothing"),
-        (expand_targets("{ses}", subject="03", suffix="V1"), {}, "has no 'ses' for"),
+        (expand_targets("{ses}", subject="03", label="V1"), {}, "has no 'ses' for"),
     ],
 )
 def test_what_cannot_be_found_is_said_in_a_line(module, find, wildcards, message):
@@ -516,7 +534,7 @@ def test_a_rule_may_have_another_name(rule, job):
 
 def test_an_unknown_filter_is_refused_at_once():
     """A misspelt filter would otherwise select more than was meant."""
-    with pytest.raises(TypeError, match="'sufix' is not a filter; there are: subject, ses"):
+    with pytest.raises(TypeError, match="'sufix' is not a filter; there are: subject, scope, ses"):
         target(sufix="trials")
 
 
@@ -536,7 +554,7 @@ def test_a_subject_is_listed_once(module, bucket):
         targets(subject="03", suffix="trials")({})
         targets(subject="01", suffix="trials")({})
     prefixes = sorted(request.query["prefix"] for request in bucket.listings())
-    assert prefixes == [f"derivatives/{tree}/sub-01/" for tree in ("atlases", "glmsingle-tedana")]
+    assert prefixes == [f"derivatives/{tree}/sub-01/" for tree in ("glmsingle-tedana", "rois")]
 
 
 def test_the_rules_of_a_process_are_read_from_its_command_line():

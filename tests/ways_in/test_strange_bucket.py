@@ -112,7 +112,7 @@ def test_no_secret_key_of_the_configuration(bucket, tmp_path, key):
         ("repair.lock", Path.mkdir),
         ("claims", Path.mkdir),
         ("partial", Path.touch),
-        ("licenses.json", os.mkfifo),
+        ("claims", os.mkfifo),
     ],
 )
 def test_a_state_folder_with_something_else_in_it(tiny, tmp_path, name, make):

@@ -93,8 +93,10 @@ BAD_CONFIGS = {
     "empty data directory": ("data_dir: ''", ["data_dir"]),
     "no subject": ("subject: null", ["subject"]),
     "unknown subject": ("subject: sub-99", ["sub-99", "sub-01", "sub-03"]),
-    "nothing matches": ("desc: singletrial\nses: '01'\nstat: effect\nsuffix: statmap",
-                        ["'singletrial'", "SingletrialBetas"]),
+    "nothing matches": ("desc: trialbetas\nses: '01'\nstat: effect\nsuffix: statmap",
+                        ["'trialbetas'", "SingletrialBetas"]),
+    "unknown scope": ("scope: roi", ["'roi'", "did you mean 'rois'"]),
+    "unquoted run": ("scope: raw\nrun: 01", ["run", "quote"]),
     "held out": ("ses: ses-31", ["ses-31", "held out"]),
 }  # fmt: skip
 
@@ -124,21 +126,16 @@ def test_bad_configuration_gets_one_clear_line(name, spare, bucket, tmp_path):
     assert Counter() == bucket.gets()
 
 
-def test_stimuli_need_their_licence_in_snakemake_too(server, spare, bucket, tmp_path):
-    """Plain Snakemake refuses, says how to accept and how to go on, and obeys an acceptance."""
-    server.add_bucket("stimulating", {"derivatives/rois/sub-03/a.txt": b"a", "stimuli/b": b"b"})
-    config = {"include_stimuli": True, "data_dir": str(tmp_path), "bucket": "stimulating"}
-    (spare / "config" / "config.yaml").write_text(yaml.safe_dump(SUBJECT_03 | config))
-    refused = run_snakemake(spare, "--cores", "1")
-    assert refused.returncode != 0
-    assert "laion-fmri license --accept-stimuli" in refused.stderr
-    assert "without include_stimuli" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert [r for r in bucket.requests if r.bucket == "stimulating"] == []
-    accepted = run_command("license", "--accept-stimuli", "--data-dir", tmp_path)
-    assert accepted.returncode == 0
-    assert run_snakemake(spare, "--cores", "1").returncode == 0
-    assert read_tree(tmp_path) == {"derivatives/rois/sub-03/a.txt": b"a", "stimuli/b": b"b"}
+def test_scopes_in_snakemake(spare, bucket, objects, tmp_path):
+    """Plain Snakemake fetches what a configuration names; the dataset's own need no subject."""
+    config = {"scope": "stimuli", "desc": ["CLIP"], "suffix": ["embeddings", "metadata"]}
+    config["data_dir"] = str(tmp_path)
+    (spare / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+    done = run_snakemake(spare, "--cores", "2")
+    assert done.returncode == 0, done.stderr
+    names = ("task-images_desc-CLIP_embeddings.h5", "task-images_metadata.csv")
+    expected = {f"stimuli/{name}" for name in names} | ROOT_FILES
+    assert {key: objects[key] for key in expected} == read_tree(tmp_path)
 
 
 def test_no_data_directory_in_snakemake(spare, bucket):
@@ -236,7 +233,9 @@ def test_embedded_in_a_pipeline_of_somebody_else(tiny, tiny_objects, tmp_path):
     data_dir, host = tmp_path / "data", tmp_path / "host"
     for folder in (data_dir, host):
         folder.mkdir()
-    (host / "Snakefile").write_text(ANALYSIS.format(workflow=REPO / "workflow" / "Snakefile", key=key))
+    (host / "Snakefile").write_text(
+        ANALYSIS.format(workflow=REPO / "workflow" / "Snakefile", key=key)
+    )
     (host / "config.yaml").write_text(
         yaml.safe_dump({"laion": SUBJECT_03 | {"data_dir": str(data_dir)}, "mine": 1})
     )
