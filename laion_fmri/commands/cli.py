@@ -62,8 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
     parser = argparse.ArgumentParser(
         prog="laion-fmri",
-        description="Fetch what you need of the LAION-fMRI dataset. Choose a data directory once with "
-        "'laion-fmri config', look around with 'laion-fmri info', then download.",
+        description="Fetch what you need of the LAION-fMRI dataset. Choose a data directory once "
+        "with 'laion-fmri config', look around with 'laion-fmri info', then download.",
         epilog="example: laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 4",
     )
     parser.add_argument("--version", action="version", version=f"laion-fmri {__version__}")
