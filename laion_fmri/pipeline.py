@@ -167,12 +167,16 @@ def _find(
         groups.append(Group(scope, [pair for tree in trees for pair in tree]).resolve())
     where = _name_place({label for some in labels.values() for label in some}, scopes)
     explained = explain_filters(selection, groups, (), where)
-    selection, groups = explained.selection, leave_out(selection, groups)
-    filters_ = dict(selection.filters)
+    selection = explained.selection
+    groups = [group for group, _ in leave_out(selection, groups)]
+    named_here = dict(selection.filters)
     if not any(group.scope.by_session for group in groups):
-        filters_.pop("ses", None)  # of the module or a wildcard, and none of them has sessions
+        named_here.pop("ses", None)  # of the module or a wildcard, and none of them has sessions
     found = [
-        pair for group in groups for pair in group.items if passes(pair[1], filters_, strict=True)
+        pair
+        for scope, items in groups
+        for pair in items
+        if passes(pair[1], named_here, strict=True, has_averages=bool(scope.by_session))
     ]
     if not found or explained.is_empty:
         reasons = explained.warnings

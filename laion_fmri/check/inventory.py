@@ -16,7 +16,7 @@ from laion_fmri.folder.guard import CORRUPT
 from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest import read_manifest
-from laion_fmri.selection.manifest_run import sort_entries
+from laion_fmri.selection.manifest_run import name_all, sort_entries
 from laion_fmri.selection.scopes import add_local
 from laion_fmri.selection.table import Row, Table, choose_rows, compare, find_keys
 from laion_fmri.settings import ALL, Settings
@@ -116,7 +116,7 @@ def _read_manifest(file: str, selection: Selection, data_dir: Path, *, is_whole:
         table = Table(tuple(_make_row(ListedObject(*entry[:4]), data_dir) for entry in entries))
     else:
         listed = sort_entries(file, entries, selection)
-        table = choose_rows(listed, selection, NOTHING_HELD_OUT, data_dir)
+        table = choose_rows(listed, name_all(selection), NOTHING_HELD_OUT, data_dir)
         scopes = [group.scope for group in listed.groups]
         trees = [s.prefix_of(label) for s in scopes for label in listed.subjects or [""]]
         table = replace(table, trees=tuple(dict.fromkeys(trees)))

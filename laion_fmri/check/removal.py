@@ -23,7 +23,13 @@ from laion_fmri.folder.claims import Claims
 from laion_fmri.folder.guard import CHOSEN, FOLDER, NO_FOLDER
 from laion_fmri.folder.kept import drop, is_kept
 from laion_fmri.folder.presence import has_others
-from laion_fmri.selection.filters import Selection, is_brain_map, needs_subject, passes
+from laion_fmri.selection.filters import (
+    Selection,
+    explain_meant,
+    is_brain_map,
+    needs_subject,
+    passes,
+)
 from laion_fmri.selection.table import Row, find_keys
 from laion_fmri.settings import Settings
 
@@ -132,13 +138,13 @@ def plan_removal(settings: Settings) -> Removal:
     check_readable(data_dir)
     selection = Selection.from_settings(settings)
     table = find_keys(selection, NOTHING_HELD_OUT, Bucket.from_settings(settings), data_dir)
-    selection = table.selection or selection
+    given, selection = selection, table.selection or selection
     named = [row for row in table.rows if _is_named(row, selection)]
     if not named:
         reasons = table.warnings or ["no file carries all that is named"]
         raise SelectionError("; ".join(["the filters match nothing", *reasons]))
     items = list(_find_here(named, data_dir, selection))
-    notes = list(table.notes)
+    notes = explain_meant(given, selection)
     if needed := _find_needed(items, data_dir, table.listed):
         notes.append(
             f"the mean-R2 map, or the mask, of {', '.join(needed)} would go, which loaders need "
@@ -152,8 +158,16 @@ def _is_named(row: Row, selection: Selection) -> bool:
     scope = dataset.find_scope(row.key)
     if scope is None:
         return False
-    own = selection.extra_filters(scope)
-    return passes(row.parsed, selection.filters if own is None else own, strict=True)
+    added = selection.extras.get(scope.name)
+    if added is not None and passes(row.parsed, added, strict=True):
+        return True
+    if not scope.has_subjects and selection.subjects and scope.name not in (selection.scopes or ()):
+        return False  # it is of no subject, and "all" of one was named
+    has_averages = scope.by_session is not False
+    is_named = selection.is_named(scope)
+    return is_named and passes(
+        row.parsed, selection.filters, strict=True, has_averages=has_averages
+    )
 
 
 def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Iterator[Item]:

@@ -44,7 +44,7 @@ class Selection:
     subjects: tuple[str, ...] | None  # None for every subject of the bucket
     filters: Filters = field(default_factory=dict)  # only those that are set
     scopes: tuple[str, ...] | None = None  # None for the defaults
-    #: What comes with the scopes, by name: with these filters in place of the others.
+    #: What is added, by scope: what these filters select; None stands for those of the selection.
     extras: Mapping[str, Filters | None] = field(default_factory=dict)
 
     @classmethod
@@ -55,7 +55,7 @@ class Selection:
         extras: dict[str, Filters | None] = {}
         for option, (name, own) in INCLUDES.items():
             if getattr(settings, option):
-                extras.setdefault(name, own)
+                extras.setdefault(name, own)  # all of the stimuli, if they and a part are asked for
         needs_none = settings.subject is None and not needs_subject(settings)
         subjects = () if needs_none else _read_subjects(settings.subject)
         return cls(subjects, filters, scopes, extras)
@@ -74,25 +74,24 @@ class Selection:
         """Whether the map comes along with any session: loaders derive the brain mask from it."""
         return is_brain_map(parsed) and any(value != AVERAGES for value in self.sessions)
 
-    def extra_filters(self, scope: Scope) -> Filters | None:
-        """Return the filters of its own that a scope which comes along has, if so."""
-        own = self.extras.get(scope.name)
-        is_named = scope.name in (self.scopes or dataset.DEFAULT_SCOPES)
-        return None if own and is_named else own
+    def is_named(self, scope: Scope) -> bool:
+        """Whether the filters of the selection are about `scope`: it does not only come along."""
+        names = self.scopes or dataset.DEFAULT_SCOPES
+        return scope.name in names or ALL in names or self.extras.get(scope.name, {}) is None
 
-    def filters_of(self, scope: Scope) -> Filters:
-        """Return the filters that apply to the keys of `scope`."""
-        own = self.extra_filters(scope)
-        if own is not None:
-            return own
-        if not scope.takes_filters:
-            return {}
-        is_thinned = {"ses": bool(scope.by_session)}
-        return {n: values for n, values in self.filters.items() if is_thinned.get(n, True)}
+    def filters_of(self, scope: Scope) -> list[Filters]:
+        """Return the alternatives by which a key of `scope` is selected: its own, what is added."""
+        found: list[Filters] = []
+        if self.is_named(scope):
+            is_thinned = {"ses": bool(scope.by_session)}
+            own = {n: values for n, values in self.filters.items() if is_thinned.get(n, True)}
+            found.append(own if scope.takes_filters else {})
+        added = self.extras.get(scope.name)
+        return found if added is None else [*found, added]
 
     def matches(self, parsed: Parsed, scope: Scope) -> bool:
-        """Whether every filter lets a key of `scope` pass, in a download; see :func:`passes`."""
-        return passes(parsed, self.filters_of(scope))
+        """Whether a key of `scope` is selected, in a download; see :func:`passes`."""
+        return any(passes(parsed, filters) for filters in self.filters_of(scope))
 
 
 class Group(NamedTuple):
@@ -113,33 +112,38 @@ class Group(NamedTuple):
         return {value for _, p in self.items if (value := getattr(p, name)) is not None}
 
 
-def passes(parsed: Parsed, filters: Filters, *, strict: bool = False) -> bool:
+def passes(
+    parsed: Parsed, filters: Filters, *, strict: bool = False, has_averages: bool = True
+) -> bool:
     """Whether every filter lets the key pass.
 
     A key without the entity of a filter passes, but for ``ses``; with `strict`, it never does.
+    Without a session it is one of the averages, unless its scope has none (`has_averages`).
     """
     for name, values in filters.items():
         value = getattr(parsed, name)
-        if value is None and name == "ses":
+        if value is None and name == "ses" and has_averages:
             value = AVERAGES
         if value not in values and (strict or value is not None):
             return False
     return True
 
 
-def leave_out(selection: Selection, groups: Iterable[Group]) -> list[Group]:
-    """Return those of `groups` that a selection is about.
+def leave_out(selection: Selection, groups: Iterable[Group]) -> list[tuple[Group, list[Filters]]]:
+    """Return those of `groups` that a selection is about, with the alternatives of each.
 
     The entities that came after the contract's also choose scopes: one of whose keys none carries
-    the entity is left out, unless it comes along with the others.
+    the entity is left out, unless something of it comes along with the others.
     """
     choosers = [name for name in selection.filters if name in CHOOSERS]
-    return [
-        group
-        for group in groups
-        if selection.extra_filters(group.scope) is not None
-        or all(group.find_values(name) for name in choosers)
-    ]
+    chosen = []
+    for group in groups:
+        alternatives = selection.filters_of(group.scope)
+        if selection.is_named(group.scope) and not all(map(group.find_values, choosers)):
+            del alternatives[0]
+        if alternatives:
+            chosen.append((group, alternatives))
+    return chosen
 
 
 class Explained(NamedTuple):
@@ -159,17 +163,22 @@ def explain_filters(
     A value that no key carries, but that begins exactly one that is carried, stands for that one.
     `where` names the subjects and scopes in words.
     """
+    named = [group for group in groups if selection.is_named(group.scope)]
+    choosers = [name for name in selection.filters if name in CHOOSERS]
+    kept = [group for group in named if all(map(group.find_values, choosers))]
     filters: dict[str, tuple[str, ...]] = {}
-    notes, warnings, is_empty = [], [], False
+    warnings, is_empty = [], False
     for name, values in selection.filters.items():
-        existing, is_known = _find_existing(selection, groups, name, held_out)
+        if name == "ses":
+            existing, is_known = _find_sessions(kept, held_out)
+        else:
+            about = [g for g in named if g.scope.takes_filters or name in CHOOSERS]
+            existing, is_known = set().union(*(g.find_values(name) for g in about)), bool(about)
         read, unknown = [], 0
         for value in values:
             meant = find_meant(name, value, existing)
             read.append(meant or value)
-            if meant != value and meant:
-                notes.append(f"{name} {value!r} stands for {meant!r}")
-            elif not meant and is_known:
+            if not meant and is_known:
                 unknown += 1
                 # Those that are held out have a warning of their own.
                 if not (name == "ses" and value in held_out):
@@ -177,8 +186,20 @@ def explain_filters(
                     warnings.append(said if existing else said + _name_carriers(name))
         filters[name] = tuple(dict.fromkeys(read))
         is_empty |= unknown == len(values)
-    notes += _explain_whole(selection, groups)
-    return Explained(replace(selection, filters=filters), notes, warnings, is_empty)
+    understood = replace(selection, filters=filters)
+    notes = [*explain_meant(selection, understood), *_explain_whole(selection, kept)]
+    return Explained(understood, notes, warnings, is_empty)
+
+
+def explain_meant(selection: Selection, understood: Selection) -> list[str]:
+    """Say which values of a selection stand for others, as they were understood."""
+    return [
+        f"{name} {value!r} stands for {meant!r}"
+        for name, values in selection.filters.items()
+        if len(values) == len(understood.filters[name])
+        for value, meant in zip(values, understood.filters[name], strict=True)
+        if value != meant
+    ]
 
 
 def _name_carriers(name: str) -> str:
@@ -200,39 +221,32 @@ def find_meant(name: str, value: str, existing: Collection[str]) -> str | None:
     return begun[0] if len(begun) == 1 and not is_number else None
 
 
-def _find_existing(
-    selection: Selection, groups: Iterable[Group], name: str, held_out: Collection[str]
-) -> tuple[set[str], bool]:
-    """Return the values of a filter that exist, and whether it applies to any group at all."""
+def _find_sessions(groups: Iterable[Group], held_out: Collection[str]) -> tuple[set[str], bool]:
+    """Return the sessions that are given out, and whether `ses` thins any of `groups` at all."""
     found: set[str] = set()
     is_known = False
-    for group in groups:
-        scope, items = group
-        is_about = name in CHOOSERS and selection.extra_filters(scope) is None
-        if not (is_about or name in selection.filters_of(scope)):
-            continue
-        is_known = True
-        if name != "ses":
-            found |= group.find_values(name)
-            continue
+    for scope, items in groups:
         public = [p for _, p in items if p.ses not in held_out or scope.gives_out(p)]
-        found.update(p.ses or AVERAGES for p in public)
+        found.update(p.ses for p in public if p.ses is not None)
+        if scope.by_session and items:
+            is_known = True
+            found.update([AVERAGES] * any(p.ses is None for p in public))
     return found, is_known
 
 
-def _explain_whole(selection: Selection, groups: Iterable[Group]) -> list[str]:
-    """Say which of the scopes that are named come whole although a filter is set."""
-    named = [group.scope for group in groups if group.scope.name in (selection.scopes or ())]
+def _explain_whole(selection: Selection, kept: Iterable[Group]) -> list[str]:
+    """Say which of the scopes that are selected come whole although a filter is set."""
+    scopes = [scope for scope, items in kept if items]
     notes = []
-    if named and not any(scope.has_subjects for scope in named):
+    if scopes and not any(scope.has_subjects for scope in scopes):
         if selection.subjects or selection.sessions:
-            names = " and ".join(scope.name for scope in named)
+            names = " and ".join(scope.name for scope in scopes)
             notes.append(f"{names}: of the dataset, and of no subject or session")
-    elif selection.sessions and not any(scope.by_session for scope in named):
-        names = " and ".join(scope.name for scope in named if scope.has_subjects)
+    elif selection.sessions and not any(scope.by_session for scope in scopes):
+        names = " and ".join(scope.name for scope in scopes if scope.has_subjects)
         if names:
             notes.append(f"{names}: not organised by session, so ses leaves nothing out")
-    for scope in named:
+    for scope in scopes:
         if not scope.takes_filters and any(name != "ses" for name in selection.filters):
             notes.append(f"{scope.name}: comes whole, since no filter applies to it")
     return notes
@@ -258,9 +272,10 @@ def explain_unmatched(name: str, value: str, where: str, existing: Iterable[str]
 
 def needs_subject(settings: Settings) -> bool:
     """Whether a subject has to be named: not if all scopes belong to the dataset."""
-    if settings.scope is None:
-        return True
-    return any(dataset.make_scope(n).has_subjects for n in _read_values("scope", settings.scope))
+    names = [name for option, (name, _) in INCLUDES.items() if getattr(settings, option)]
+    scope = settings.scope
+    names += dataset.DEFAULT_SCOPES if scope is None else _read_values("scope", scope)
+    return any(dataset.make_scope(name).has_subjects for name in names)
 
 
 def _read_subjects(subject: object) -> tuple[str, ...] | None:
@@ -288,10 +303,11 @@ def _read_values(name: str, given: object) -> tuple[str, ...]:
     values = _read_strings(name, given)
     if not values:
         raise SelectionError(f"{name} is an empty list; leave it out to select every {name}")
-    if empty := [value for value in values if value in ("", MARKS[name])]:
-        raise SelectionError(f"{name}={empty[0]!r} has no value; leave it out to select all")
-    bare = (value.removeprefix(MARKS[name]) for value in values)
-    return tuple(dict.fromkeys(join_label(name, value) for value in bare))
+    bare = [join_label(name, value.removeprefix(MARKS[name])) for value in values]
+    if "" in bare:
+        given = values[bare.index("")]
+        raise SelectionError(f"{name}={given!r} has no value; leave it out to select all")
+    return tuple(dict.fromkeys(bare))
 
 
 def _read_strings(name: str, given: object) -> list[str]:

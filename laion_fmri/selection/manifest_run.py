@@ -6,15 +6,14 @@ from dataclasses import replace
 
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
-from laion_fmri.dataset import SCOPES, Scope, find_scope
+from laion_fmri.dataset import Scope, find_scope
 from laion_fmri.errors import SelectionError, list_some
-from laion_fmri.selection.filters import INCLUDES, Filters, Selection
+from laion_fmri.selection.filters import INCLUDES, Group, Selection
 from laion_fmri.selection.manifest import Entry, parse_manifest, write_manifest
 from laion_fmri.selection.scopes import (
     Listed,
     explain_unknown_scope,
     explain_unknown_subject,
-    make_group,
     parse_items,
 )
 from laion_fmri.selection.table import Row, Table, choose_rows, find_keys
@@ -28,8 +27,8 @@ def find_table(
     """Find the key table of a run, by its manifest if it has one; save it if asked to.
 
     The filters of `selection` apply to a manifest as to the bucket; without a scope, all scopes of
-    the manifest are meant, and what is of no subject in it comes whole. What the bucket has changed
-    since is among the obstacles of the table, unless its file is complete here.
+    the manifest are meant. What the bucket has changed since is among the obstacles of the table,
+    unless its file is complete here.
     """
     if settings.manifest:
         table = _follow(settings.manifest, selection, settings, bucket, data_dir)
@@ -64,7 +63,7 @@ def _follow(
 ) -> Table:
     entries, about = parse_manifest(file)
     listed = sort_entries(file, entries, selection)
-    table = choose_rows(listed, _keep_whole(selection), settings.facts, data_dir)
+    table = choose_rows(listed, name_all(selection), settings.facts, data_dir)
     if not table.rows:
         raise SelectionError("; ".join([f"{file} has nothing that is public", *table.notes]))
     complaints = []
@@ -98,29 +97,24 @@ def sort_entries(file: str, entries: Iterable[Entry], selection: Selection) -> L
         if name not in (*by_name, *selection.extras, ALL):
             raise explain_unknown_scope(name, sorted(by_name), file)
     chosen = [scope for scope in found if ALL in names or scope.name in names]
-    groups = [make_group(scope, found[scope]) for scope in chosen]
-    labels = {p.sub for g in groups if g.scope.has_subjects for _, p in g.items} - {None}
+    items = {scope: parse_items(found[scope]) for scope in chosen}
+    owned = [scope for scope in chosen if scope.has_subjects]
+    labels = {p.sub for scope in owned for _, p in items[scope]} - {None}
     there_is = sorted(map(str, labels))
-    subjects = there_is if selection.subjects is None else selection.subjects
+    subjects = there_is if selection.subjects is None or not owned else selection.subjects
     for subject in subjects:
         if subject not in labels:
             raise explain_unknown_subject(subject, file, there_is)
-    groups = [
-        group._replace(items=[pair for pair in group.items if pair[1].sub in subjects])
-        if group.scope.has_subjects
-        else group
-        for group in groups
-    ]
+    for scope in owned:
+        items[scope] = [pair for pair in items[scope] if pair[1].sub in subjects]
+    groups = [Group(scope, pairs).resolve() for scope, pairs in items.items()]
     beside = [pair for pair in parse_items(others) if pair[1].sub in (None, *subjects)]
     return Listed(subjects, [], groups, beside)
 
 
-def _keep_whole(selection: Selection) -> Selection:
-    """Return the selection of a manifest: without a scope, it keeps what is of no subject."""
-    if selection.scopes:
-        return selection
-    whole: dict[str, Filters] = {scope.name: {} for scope in SCOPES if not scope.has_subjects}
-    return replace(selection, extras={**selection.extras, **whole})
+def name_all(selection: Selection) -> Selection:
+    """Return the selection of a manifest: without a scope, it is about all that this has."""
+    return selection if selection.scopes else replace(selection, scopes=(ALL,))
 
 
 def _compare_with_bucket(table: Table, bucket: Bucket) -> Table:

@@ -225,7 +225,8 @@ class Overview:
 
     def suggest_command(self) -> tuple[str, str]:
         """Return what to do next in words, and the command line for it; empty if there is none."""
-        if all(cell.state == "held out" for cell in self.cells if cell.sub is not None):
+        own = [cell for cell in self.cells if cell.scope]
+        if own and all(cell.state == "held out" for cell in own):
             return f"none of it is public; ask for access at {dataset.REQUEST_URL}", ""
         todo = [cell for cell in self.cells if cell.state in ("partial", "missing")]
         if not todo:
@@ -254,10 +255,11 @@ def take_overview(settings: Settings) -> Overview:
     check_readable(data_dir)
     settings = replace(settings, subject=settings.subject or ALL)
     bucket = Bucket.from_settings(settings)
-    selection = add_local(Selection.from_settings(settings), data_dir, bucket)
+    plain = Selection.from_settings(settings)
+    selection = add_local(plain, data_dir, bucket)
     table = find_keys(selection, NOTHING_HELD_OUT, bucket, data_dir)
-    if settings.scope is None and set(selection.scope_names) != {*DEFAULT_SCOPES}:
-        settings = replace(settings, scope=list(selection.scope_names))
+    if added := selection.extras.keys() - plain.extras.keys():
+        settings = replace(settings, scope=[*DEFAULT_SCOPES, *sorted(added)])
     cells, rows = [], []
     for place, group in by_session(table.rows).items():
         public = [row for row in group if not settings.facts.is_held_out(row.key, row.parsed)]

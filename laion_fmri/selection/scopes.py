@@ -93,6 +93,8 @@ def find_scopes(names: Iterable[str], bucket: Bucket) -> list[Scope]:
 def list_scopes(bucket: Bucket) -> dict[str, Scope]:
     """Return the scopes that the bucket has by name: the described ones first."""
     root, derived = bucket.list_many_folders(["", DERIVATIVES])
+    # The option takes these for something else.
+    derived = [name for name in derived if name != ALL and not name.startswith("-")]
     others = [make_scope(name) for name in derived if name not in DESCRIBED]
     subjects = bucket.list_many_folders(scope.folder for scope in others)
     folders = {f"{name}/" for name in root} | {f"{DERIVATIVES}{name}/" for name in derived}

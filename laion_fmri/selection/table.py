@@ -10,14 +10,21 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from laion_fmri import dataset
-from laion_fmri.base.bids import CHOOSERS, HELP, Parsed, parse_key
+from laion_fmri.base.bids import HELP, Parsed, parse_key
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.dataset import NOTHING_HELD_OUT, Facts, Scope
 from laion_fmri.errors import SelectionError, SelectionWarning, list_some
 from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_flaw
 from laion_fmri.selection.completion import is_kept, remember_listing
-from laion_fmri.selection.filters import Group, Selection, explain_filters, leave_out, passes
+from laion_fmri.selection.filters import (
+    Filters,
+    Group,
+    Selection,
+    explain_filters,
+    leave_out,
+    passes,
+)
 from laion_fmri.selection.scopes import Item, Listed, list_selected
 from laion_fmri.settings import Settings
 
@@ -89,6 +96,8 @@ class Table:
     sha256: Mapping[str, str] = field(default_factory=dict)  # what the manifest has
     selection: Selection | None = None  # as it was understood: ``singletrial`` written out
     scopes: Mapping[str, Scope] = field(default_factory=dict)  # that were listed, by name
+    #: By scope: the alternatives by which its keys are selected.
+    filters: Mapping[str, Sequence[Filters]] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return the rows as a DataFrame with the columns of :func:`laion_fmri.keys.key_table`."""
@@ -99,9 +108,10 @@ class Table:
 
     def matches(self, key: str) -> bool:
         """Whether the filters let `key` pass, so that it does not only come along."""
-        found = dataset.find_scope(key)
-        scope = self.scopes.get(found.name) if found else None
-        return not (scope and self.selection) or self.selection.matches(parse_key(key), scope)
+        scope = dataset.find_scope(key)
+        if scope is None or self.selection is None:
+            return True
+        return any(passes(parse_key(key), filters) for filters in self.filters.get(scope.name, ()))
 
     def incomplete(self) -> list[Row]:
         """Return the rows whose file is missing or partial."""
@@ -160,13 +170,18 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     explained = explain_filters(selection, groups, facts.held_out_sessions, listed.where)
     selection, notes, complaints, is_empty = explained
     chosen = leave_out(selection, groups)
-    core_names = _find_core(selection, groups)
-    matched = {scope.name: _match(selection, scope, items) for scope, items in chosen}
+    filters = {scope.name: alternatives for (scope, _), alternatives in chosen}
+    matched = {
+        scope.name: [pair for pair in items if any(passes(pair[1], f) for f in alternatives)]
+        for (scope, items), alternatives in chosen
+    }
     everything = [pair for pairs in matched.values() for pair in pairs]
     held_out = {item.key for item, p in everything if facts.is_held_out(item.key, p)}
-    said, warned = _explain_held_out(selection, facts, chosen, everything)
+    said, warned = _explain_held_out(selection, facts, groups, everything)
     notes, complaints = [*notes, *said], [*warned, *complaints]
-    core = [pair for name in core_names for pair in matched.get(name, ())]
+    names = [scope.name for scope, _ in groups if selection.is_named(scope)]
+    names = names or list(matched)  # what is added is all there is
+    core = [pair for name in names for pair in matched.get(name, ())]
     is_empty |= all(item.key in held_out for item, _ in core)
     if is_empty and any(group.items for group in groups):
         reasons = (
@@ -175,7 +190,7 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
         raise SelectionError("; ".join(["the selection matches nothing", *reasons]))
     said, warned = _explain_empty(selection, groups, matched)
     notes, complaints = [*notes, *said], [*complaints, *warned]
-    pinned = [pair for _, items in chosen for pair in items if selection.is_pinned(pair[1])]
+    pinned = [pair for g, _ in chosen for pair in g.items if selection.is_pinned(pair[1])]
     wanted = {pair[0].key: pair for pair in [*everything, *pinned, *listed.others]}
     sizes = {item.key: item.size for items in _all_items(listed) for item, _ in items}
     root = os.fspath(data_dir)
@@ -203,6 +218,7 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
         refused,
         selection=selection,
         scopes={group.scope.name: group.scope for group in groups},
+        filters=filters,
     )
 
 
@@ -215,22 +231,9 @@ def compare(path: str, size: int) -> Status:
     return "complete" if found.st_size == size and S_ISREG(found.st_mode) else "partial"
 
 
-def _match(selection: Selection, scope: Scope, items: Iterable[Item]) -> list[Item]:
-    filters = selection.filters_of(scope)
-    return [(item, p) for item, p in items if passes(p, filters)]
-
-
 def _all_items(listed: Listed) -> Iterator[Sequence[Item]]:
     yield from (group.items for group in listed.groups)
     yield listed.others
-
-
-def _find_core(selection: Selection, groups: Sequence[Group]) -> list[str]:
-    """Return the scopes that a selection is about, without those that only come along with it."""
-    scopes = [scope for scope, _ in groups if selection.extra_filters(scope) is None]
-    if selection.sessions and set(selection.filters).isdisjoint(CHOOSERS):
-        scopes = [scope for scope in scopes if scope.by_session] or scopes
-    return [scope.name for scope in scopes or [scope for scope, _ in groups]]
 
 
 def _explain_held_out(
@@ -257,14 +260,18 @@ def _explain_empty(
     """Return the notes and the warnings about scopes of which nothing is selected."""
     notes, warned = [], []
     for scope, items in groups:
-        if matched.get(scope.name):
+        if not selection.is_named(scope):
             continue
-        said = f"nothing of the scope {scope.name} passes the filters"
-        if not items:
-            subjects = list_some([f"sub-{label}" for label in selection.subjects or ()])
-            said = f"the scope {scope.name} has nothing of {subjects or 'any subject'}"
+        said = []
+        if items and not matched.get(scope.name):
+            said.append(f"nothing of the scope {scope.name} passes the filters")
+        there_is = {p.sub for _, p in items}
+        lacking = [f"sub-{s}" for s in selection.subjects or () if s not in there_is]
+        if scope.has_subjects and (lacking or not items):
+            subjects = list_some(lacking) or "any subject"
+            said.append(f"the scope {scope.name} has nothing of {subjects}")
         if scope.name in (selection.scopes or ()):
-            warned.append(said)
-        elif items and scope.name in matched and scope.by_session and not selection.scopes:
-            notes.append(said)
+            warned += said
+        elif scope.by_session or lacking:
+            notes += [text for text in said if scope.name in matched or lacking]
     return notes, warned

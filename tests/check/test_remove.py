@@ -36,8 +36,6 @@ from laion_fmri.folder.presence import Presence
 from laion_fmri.removal import remove
 from laion_fmri.settings import read_settings
 
-#: The scopes that come by default.
-SCOPES = "derivatives/(glmsingle-tedana|rois)"
 IMAGES = "stimuli/task-images_stimuli.h5"
 FUNC = f"{DERIVATIVES}/sub-03/ses-01/func"
 BETAS = f"{FUNC}/sub-03_ses-01_task-images_desc-SingletrialBetas_trials.tsv"
@@ -92,9 +90,9 @@ def test_filters_are_strict(data, objects):
 
 
 def test_averages_are_named_by_their_word(data, objects):
-    """The files of the subject without a session, masks of regions included."""
+    """The files without a session where there are sessions; masks of regions are no averages."""
     frame = remove("sub-03", ses="averages")
-    named = {key for key in objects if re.match(f"{SCOPES}/sub-03/(?!ses-)", key)}
+    named = {key for key in objects if re.match(f"{DERIVATIVES}/sub-03/(?!ses-)", key)}
     assert dict.fromkeys(named, "removed") == outcomes(frame)
 
 
@@ -257,6 +255,16 @@ def test_a_refusal_of_the_system_costs_no_other_file(data, session):
     assert figures == {key for key in read_tree(data) if key in session}
     (line,) = done.stderr.splitlines()
     assert line.startswith("failed: the system refuses it (Permission denied); check")
+
+
+def test_only_what_is_of_a_subject_goes_with_it(data, objects):
+    """All scopes of a subject are not those of the dataset, unless they are named."""
+    extra = {k: v for k, v in objects.items() if k.startswith(("stimuli/task-images_m", "sub-03/"))}
+    write_tree(data, {k: v for k, v in extra.items() if "ses-31" not in k})
+    gone = set(remove("sub-03", scope="all", dry_run=True)["key"])
+    assert {key.split("/")[0] for key in gone} == {"derivatives", "sub-03"}
+    named = remove("sub-03", scope=["stimuli"], suffix="metadata", dry_run=True)
+    assert {"stimuli"} == {key.split("/")[0] for key in named["key"]}
 
 
 # What is said and asked.

@@ -128,30 +128,24 @@ def _in_scopes(objects: Iterable[str], subject: str | list[str], scope: Values) 
 def is_refused(
     objects: Iterable[str], subject: str | list[str], scope: Values = None, **filters: Values
 ) -> bool:
-    """Whether a selection is an error: a filter has no value that exists, or nothing matches.
-
-    With a session named, what has no session does not count as a match.
-    """
-    objects = list(objects)
+    """Whether a selection is an error: a filter has no value that exists, or nothing matches."""
     there_is = _in_scopes(objects, subject, scope)
+    kept = {scope_of(key) for key in there_is}
+    for name in set(filters) & CHOOSERS:
+        kept &= {scope_of(key) for key in there_is if read_entity(key, name) is not None}
     for name, values in filters.items():
-        values = as_list(values)
-        open_to = [key for key in there_is if _takes(key, name)]
-        existing = {read_entity(key, name) for key in open_to if not REFUSED.search(key)}
-        if name != "ses":
-            existing = {read_entity(key, name) for key in open_to}
-        if name == "ses" and None in existing:
-            existing.add("averages")
-        if (open_to or name in CHOOSERS) and not any(
-            _mean(name, value, existing - {None}) & existing for value in _bare(name, values)
-        ):
+        open_to = [key for key in there_is if name in CHOOSERS or scope_of(key) != "freesurfer"]
+        existing = {read_entity(key, name) for key in open_to} - {None}
+        if name == "ses":
+            public = [k for k in there_is if scope_of(k) in kept and not REFUSED.search(k)]
+            open_to = [key for key in public if _takes(key, "ses")]
+            existing = {read_entity(key, "ses") for key in public} - {None}
+            if any(read_entity(key, "ses") is None for key in open_to):
+                existing.add("averages")
+        asked = _bare(name, as_list(values))
+        if open_to and not any(_mean(name, value, existing) & existing for value in asked):
             return True
-    matched = matched_keys(objects, subject, scope=scope, **filters)
-    if "ses" in filters and not CHOOSERS & set(filters):
-        by_session = [key for key in there_is if _takes(key, "ses")]
-        if by_session:
-            matched &= set(by_session)
-    return not matched
+    return not matched_keys(objects, subject, scope=scope, **filters)
 
 
 def read_entity(key: str, name: str) -> str | None:

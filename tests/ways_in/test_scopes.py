@@ -205,6 +205,85 @@ def test_the_quick_start_of_the_datasets_own_package(bucket, objects, tmp_path):
     assert expected | stimuli | ROOT_FILES <= set(arrived)
 
 
+@pytest.mark.parametrize(
+    ("filters", "pattern"),
+    [
+        # A session does not keep masks away, nor need it be one of the betas' where these are out.
+        (
+            {"ses": "01", "suffix": "mask"},
+            f"derivatives/rois/sub-03/|{GLM}/sub-03/.*(meanR2gt15mask|R2mean_.*gz)",
+        ),
+        ({"ses": "4BarScreenfLoc", "label": "V1"}, "derivatives/rois/sub-03/retinotopy/"),
+        ({"scope": "anatomical", "ses": "ses-PrismaAnat"}, "derivatives/anatomical/sub-03/"),
+        # A flag adds to what is chosen, and takes nothing away.
+        ({"scope": "stimuli", "include_embeddings": True}, "stimuli/(?!task-images_stimuli)"),
+        (
+            {"scope": ["rois", "stimuli"], "suffix": "metadata", "include_embeddings": True},
+            "stimuli/.*(_metadata|_embeddings)",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:nothing of the scope rois passes")
+def test_combinations(bucket, objects, tmp_path, filters, pattern):
+    """What passes is selected, however filters, scopes and flags come together."""
+    found = set(key_table("03", **filters, data_dir=tmp_path)["key"]) - ROOT_FILES
+    assert found == {key for key in objects if re.match(pattern, key)}
+
+
+def test_flags_for_data_of_subjects_need_one(bucket, tmp_path):
+    """A scope of the dataset needs no subject; what is added to it may."""
+    with pytest.raises(TypeError, match="subject=None: name one"):
+        key_table(None, scope="stimuli", include_raw=True, data_dir=tmp_path)
+    done = run_command("download", "--scope", "stimuli", "--include-freesurfer")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "name a --subject" in done.stderr
+
+
+def test_a_value_of_hyphens_is_no_label(bucket, tmp_path):
+    """It is refused in a line."""
+    done = run_command("download", "--subject", "03", "--label=-", "--data-dir", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: label='-' has no value; leave it out to select all\n",
+    )
+
+
+def test_status_of_the_datasets_scopes(bucket, tmp_path):
+    """What is public is not called held out, and the next command brings what was counted."""
+    done = run_command("status", "--scope", "stimuli", "--data-dir", tmp_path)
+    assert "to fetch what is missing:" in done.stdout
+    words = ["--subject", "sub-03", "--suffix", "trials", "--include-embeddings"]
+    done = run_command("status", *words, "--data-dir", tmp_path)
+    advice = done.stdout.splitlines()[-1].split()
+    assert advice[:2] == ["laion-fmri", "download"]
+    assert "--scope" not in advice
+    fetched = run_command(*advice[1:], "--dry-run")
+    assert fetched.returncode == 0
+    assert "stimuli" in fetched.stdout
+    (tmp_path / "sub-03").mkdir()
+    again = run_command("status", *words, "--data-dir", tmp_path).stdout.splitlines()[-1]
+    assert "--scope glmsingle-tedana rois raw" in again
+
+
+def test_a_manifest_of_all_scopes(bucket, objects, tmp_path):
+    """Filters and scopes thin it as they thin the bucket, in a download and in a check alike."""
+    file = tmp_path / "all.tsv"
+    words = ["--subject", "all", "--scope", "all", "--save-manifest", file, "--dry-run"]
+    assert run_command("download", *words, "--data-dir", tmp_path).returncode == 0
+    call = {"manifest": str(file), "data_dir": tmp_path, "dry_run": True}
+    found = download("sub-03", scope="stimuli", **call)
+    assert {scope_of(key) for key in found["key"]} == {"", "stimuli"}
+    found = set(download("sub-03", ses="01", suffix="trials", **call)["key"])
+    expected = matched_keys(objects, "03", scope="all", ses="01", suffix="trials")
+    pinned = {key for key in found if "R2mean" in key or "meanR2gt15mask" in key}
+    assert found - pinned == expected | ROOT_FILES
+    write_tree(tmp_path, {key: objects[key] for key in found})
+    words = ["--subject", "03", "--ses", "01", "--suffix", "trials", "--manifest", file]
+    done = run_command("verify", *words, "--data-dir", tmp_path)
+    assert f"checked {len(found)} files" in done.stdout
+
+
 # A scope that nobody has described.
 
 NEW = "derivatives/new-maps"
