@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from laion_fmri.base.files import StrPath, write_atomically
+from laion_fmri.base.files import StrPath, expand_path, write_atomically
 from laion_fmri.errors import DataDirError, DataDirNotSetError
 
 #: Our own state inside a data directory; everything else there is a plain mirror of the bucket.
@@ -26,12 +26,18 @@ def dataset_initialize(data_dir: StrPath) -> Path:
     Raises
     ------
     DataDirError
-        If the parent does not exist, or the path is not a directory.
+        If the parent does not exist, the path is not a directory, or the choice cannot be saved.
     """
-    path = make_data_dir(Path(data_dir).expanduser().absolute())
+    path = make_data_dir(expand_path(data_dir).absolute())
     file = _saved_choice_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps({"data_dir": str(path)}, indent=2) + "\n")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps({"data_dir": str(path)}, indent=2) + "\n")
+    except OSError as error:
+        raise DataDirError(
+            f"the choice cannot be saved in {file}: {error.strerror}; set LAION_FMRI_DATA_DIR to "
+            f"{path} instead"
+        ) from None
     return path
 
 
@@ -55,7 +61,7 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
         given = os.environ.get("LAION_FMRI_DATA_DIR")
         source = "from the environment variable LAION_FMRI_DATA_DIR"
     if given:
-        return Path(given).expanduser().absolute(), source
+        return expand_path(given).absolute(), source
     file = _saved_choice_file()
     try:
         saved = Path(json.loads(file.read_text())["data_dir"])

@@ -3,6 +3,7 @@
 It needs nothing but the standard library: it runs with any Python that a rule environment brings.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,21 @@ if __name__ == "__main__":
     # Run by path, the folder of this file would stand for that of the package.
     sys.path[0] = str(Path(__file__).parent.parent)
 
-from laion_fmri.fetch.transfer import main
+from laion_fmri.fetch.job import JobSpec
+from laion_fmri.fetch.transfer import Transfer
+from laion_fmri.folder.guard import read_own_file
+
+
+def main(argv: list[str]) -> int:
+    """Run the job in the JSON text or ``@file`` ``argv[0]`` with the aws command after ``--``."""
+    text = read_own_file(argv[0][1:]) if argv[0].startswith("@") else argv[0]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Under nohup a hang-up stays ignored. An interrupt does not, even if a shell that started
+        # the workflow in the background ignores it: stopping the workflow stops its transfers.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    return Transfer(JobSpec.from_json(text), argv[argv.index("--") + 1 :]).run()
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

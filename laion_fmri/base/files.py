@@ -4,7 +4,19 @@ import contextlib
 import os
 from pathlib import Path
 
+from laion_fmri.errors import ConfigError
+
 StrPath = str | os.PathLike[str]
+
+
+def expand_path(path: StrPath) -> Path:
+    """Return `path` with the home of a user for a ``~``; raise ConfigError if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{os.fspath(path)}: there is no such user here; write the whole path"
+        ) from None
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

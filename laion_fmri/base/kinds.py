@@ -7,9 +7,9 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from laion_fmri.base.files import expand_path
 from laion_fmri.errors import ConfigError, InputTypeError
 
 
@@ -29,7 +29,7 @@ def _check_file(name: str, value: Any) -> str:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigError(f"{name}={value!r} is not the path of a file; write one, as in keys.tsv")
-    return str(Path(path).expanduser())
+    return str(expand_path(path))
 
 
 def _check_words(_name: str, value: Any) -> tuple[str, ...]:

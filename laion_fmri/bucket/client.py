@@ -27,6 +27,16 @@ HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
 _MAKING = threading.Lock()
 
 
+def _forget() -> None:
+    """Forget all clients in a process that was forked: their sockets belong to its parent."""
+    global _MAKING
+    _MAKING = threading.Lock()  # which a thread of the parent may have held
+    _make_client.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 #: Bytes of an answer, and seconds for it. A page has 1,000 keys of up to 1,024 bytes, each of them
 #: up to six characters long in XML, and 500 bytes about each.
 MOST_BYTES, MOST_SECONDS = 16 * 2**20, 120.0

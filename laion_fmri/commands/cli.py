@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from laion_fmri import __version__
 from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
@@ -17,6 +18,7 @@ from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, Workflo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` and return its exit status."""
+    outputs = [_Output(name) for name in ("stdout", "stderr")]
     parser = make_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what can come next
         completion.answer_shell(parser)
@@ -55,7 +57,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-    return status
+            reasons = [why for output in outputs if (why := output.close())]
+    for why in reasons:
+        say(f"error: the output cannot be written: {why}")
+    return max(status, FAILED) if reasons else status
+
+
+class _Output:
+    """One of the standard streams, which goes nowhere once it cannot be written.
+
+    So a disk that is full of output does not keep a download from its end.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._stream, self._why = name, getattr(sys, name), ""
+        if self._stream is None:  # closed by whoever has started us
+            self._stream = open(os.devnull, "w")  # noqa: SIM115
+        setattr(sys, name, self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def close(self) -> str:
+        """Put back the stream itself; return why it cannot be written, if so."""
+        with contextlib.suppress(OSError, ValueError):
+            self.flush()
+        setattr(sys, self._name, self._stream)
+        return self._why
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+                raise
+            self._why = error.strerror or str(error)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
 
 
 def make_parser() -> argparse.ArgumentParser:

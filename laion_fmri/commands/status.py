@@ -4,10 +4,10 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
+from laion_fmri.base.files import expand_path
 from laion_fmri.base.text import format_size, spell
 from laion_fmri.commands import output
 from laion_fmri.settings import AVERAGES
@@ -57,7 +57,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         from laion_fmri.show.page import make_page, write_page
 
-        file = Path(arguments.html).expanduser().absolute()
+        file = expand_path(arguments.html).absolute()
         write_page(file, make_page(overview), overview.data_dir)
     if arguments.json:
         print(json.dumps(overview.to_json(), indent=2))

@@ -7,10 +7,13 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from laion_fmri.base.files import expand_path
 from laion_fmri.errors import AwsNotFoundError
+from laion_fmri.fetch.job import Job
 
 #: Bytes of one request; a whole object up to this size is one request. Half the requests of aws's
 #: default, and as fast or faster. S3's checksum covers a whole object, not a part.
@@ -30,9 +33,19 @@ s3 =
 CONNECT_TIMEOUT = 10
 DENIED = ("denied", "access denied (403)")
 GONE = ("failed", "no longer in the bucket (404)")
+ARCHIVED = (
+    "failed",
+    "archived (Glacier): it can be fetched once the owners of the bucket have restored it",
+)
 #: Outcome and reason of what is not tried again. aws has no exit status of its own for these; its
 #: message has the HTTP status or S3's error code.
-FINAL = {"403": DENIED, "AccessDenied": DENIED, "404": GONE, "NoSuchKey": GONE}
+FINAL = {
+    "403": DENIED,
+    "AccessDenied": DENIED,
+    "404": GONE,
+    "NoSuchKey": GONE,
+    "InvalidObjectState": ARCHIVED,
+}
 _ERROR = re.compile(r"An error occurred \((\w+)\) when calling")
 #: What aws makes of answers that are not S3's: one without the headers of an object, or a redirect.
 NOT_S3 = re.compile(r"^fatal error: '(LastModified|ContentLength)'$|An error occurred \(\) when")
@@ -51,13 +64,18 @@ def aws_command() -> str:
     """Return the name or path of the AWS CLI: ``$LAION_FMRI_AWS``, else ``aws``."""
     command = os.environ.get("LAION_FMRI_AWS") or "aws"
     # The jobs run in another working directory than the user's.
-    return str(Path(command).expanduser().absolute()) if "/" in command else command
+    return str(expand_path(command).absolute()) if "/" in command else command
 
 
 def find_aws_command() -> str:
-    """Return the full path of the AWS CLI, or raise AwsNotFoundError."""
-    if found := shutil.which(aws_command()):
-        return found
+    """Return the full path of the AWS CLI, or raise AwsNotFoundError.
+
+    Without one on PATH, that beside the interpreter will do: an environment need not be activated.
+    """
+    command = aws_command()
+    beside = str(Path(sys.executable or "python").parent)
+    if found := shutil.which(command) or shutil.which(command, path=beside):
+        return str(Path(found).absolute())
     raise AwsNotFoundError(
         f"the AWS CLI ({aws_command()}) is not found; get it with 'uv tool install awscli', "
         "'conda install -c conda-forge awscli' or from https://aws.amazon.com/cli, or set "
@@ -65,7 +83,7 @@ def find_aws_command() -> str:
     )
 
 
-def make_config(connections: int, max_bandwidth: int | None, *, is_mirror: bool) -> str:
+def make_config(connections: int, max_bandwidth: int | None, is_mirror: bool) -> str:
     """Return aws's configuration file, for a limit in bytes per second."""
     style = "path" if is_mirror else "auto"  # a stand-in for S3 may know buckets by path alone
     config = CONFIG.format(connections=connections, part=PART, style=style)
@@ -104,6 +122,18 @@ def make_filters(patterns: Iterable[str], exclusions: Iterable[str] = ()) -> lis
     chosen = [("--include", pattern) for pattern in patterns]
     left_out = [("--exclude", pattern) for pattern in exclusions]
     return [word for pair in (("--exclude", "*"), *chosen, *left_out) for word in pair]
+
+
+def choose_filters(job: Job, names: Mapping[str, str], wanted: Collection[str]) -> list[str]:
+    """Return the options that select of a batch what is `wanted`, in as few patterns as possible.
+
+    `names` are those of its keys below its prefix.
+    """
+    chosen = [escape_pattern(names[key]) for key in wanted]
+    others = [escape_pattern(name) for key, name in names.items() if key not in wanted]
+    if len(others) + len(job.patterns) <= len(chosen) or not others:
+        return make_filters(job.patterns, [*job.exclusions, *others])
+    return make_filters(chosen)
 
 
 def escape_glob(text: str) -> str:

@@ -25,6 +25,11 @@ MOST_SAID, MOST_LINES, MOST_LINE = 2**20, 2000, 1000
 #: Lets the kernel end aws if this process is killed: PR_SET_PDEATHSIG, see prctl(2), only on Linux.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
+#: What is said of an aws that does not work at all: it is not tried again.
+UNUSABLE = "the AWS CLI"
+#: Seconds that it has to tell its version.
+PROBE = 60.0
+
 #: Called again and again with what aws has said so far; returns something that changes whenever a
 #: byte arrives, or None to end aws.
 Look = Callable[[str], object]
@@ -67,7 +72,7 @@ def run_aws(
                 cwd=config.parent,
             )
         except OSError as error:
-            return f"the AWS CLI {command[0]} cannot be started: {error.strerror}"
+            return f"{UNUSABLE} {command[0]} cannot be started: {error.strerror}"
         try:
             stalled = _wait_for(process, messages.fileno(), stall_timeout, look)
         finally:
@@ -82,6 +87,51 @@ def run_aws(
     if process.returncode == 0 and not said:
         return ""
     return said.strip() or f"aws ended with exit status {process.returncode}"
+
+
+def find_fault(command: str, config: Path) -> str | None:
+    """Return what keeps an aws that has brought nothing from working at all; None if it does."""
+    try:
+        done = subprocess.run(
+            [command, "--version"],
+            env=make_environment(config),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PROBE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{UNUSABLE} {command} does not answer"
+    except OSError as error:
+        return f"{UNUSABLE} {command} cannot be started: {error.strerror}"
+    said = done.stdout.decode(errors="replace").strip()
+    if done.returncode == 0 and "aws-cli/" in said:
+        return None
+    first = spell(said.partition("\n")[0], MOST_LINE) or f"exit status {done.returncode}"
+    return f"{UNUSABLE} {command} does not work: {first}; set LAION_FMRI_AWS to another"
+
+
+def ask_etag(
+    command: Sequence[str], bucket: str, key: str, etag: str, config: Path, timeout: float
+) -> bool:
+    """Whether the object `key` still has the ETag that was listed; `command` is that of a copy."""
+    aws, _, _, *options = command
+    options = [word for word in options if word != "--only-show-errors"]
+    what = ["--bucket", bucket, "--key", key, "--if-match", f'"{etag}"']
+    try:
+        done = subprocess.run(
+            [aws, "s3api", "head-object", *options, *what],
+            env=make_environment(config),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout + START,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _wait_for(

@@ -66,6 +66,7 @@ class JobSpec(NamedTuple):
     data_dir: str
     run_dir: str
     modified: Mapping[str, int]  # key -> time of change in seconds since 1970, where it was listed
+    etags: Mapping[str, str]  # key -> ETag, where it was listed
     stall_timeout: float  # seconds without a byte after which aws is ended and run again
     max_bandwidth: int | None = None  # bytes per second
     keeps: bool = False  # whether Snakemake may remove what has arrived, if the job fails

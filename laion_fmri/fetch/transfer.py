@@ -9,16 +9,21 @@ waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl`
 import contextlib
 import os
 import re
-import signal
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from laion_fmri.base.text import spell
 from laion_fmri.errors import DataDirError
 from laion_fmri.fetch import aws
-from laion_fmri.fetch.aws_process import TICK, find_target, run_aws
+from laion_fmri.fetch.arrival import CHANGED, Arrivals
+from laion_fmri.fetch.aws_process import (
+    TICK,
+    UNUSABLE,
+    find_fault,
+    find_target,
+    run_aws,
+)
 from laion_fmri.fetch.job import JobSpec
 from laion_fmri.fetch.outcomes import WAITING, Outcome, read_outcomes, record_outcome
 from laion_fmri.folder import kept
@@ -27,8 +32,6 @@ from laion_fmri.folder.disk_space import STOP
 from laion_fmri.folder.guard import (
     NO_FOLDER,
     Mirror,
-    open_file,
-    read_own_file,
     remove_tree,
 )
 from laion_fmri.folder.presence import has_others
@@ -52,22 +55,14 @@ SCRATCH = re.compile(r"\.[0-9A-Za-z]{8}\Z")
 EXCESS = aws.PART
 #: What is noted of an object that a recursive copy passes over without a message.
 UNLISTED = "not in the listing that aws has made"
+#: What is said of one that a copy of its own has passed over as well.
+ELSEWHERE = (
+    "aws ends without an error and has not written it: is {} a container or a snap, which does not "
+    "see the disk? Set LAION_FMRI_AWS to another"
+)
 
 #: What aws is told to write in the staging folder: a single object, or those of a batch.
 OBJECT, OBJECTS = "object", "objects"
-
-CHANGED = "the object has been replaced in the bucket since it was listed"
-
-
-def main(argv: list[str]) -> int:
-    """Run the job in the JSON text or ``@file`` ``argv[0]`` with the aws command after ``--``."""
-    text = read_own_file(argv[0][1:]) if argv[0].startswith("@") else argv[0]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under nohup a hang-up stays ignored. An interrupt does not, even if a shell that started
-        # the workflow in the background ignores it: stopping the workflow stops its transfers.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
-    return Transfer(JobSpec.from_json(text), argv[argv.index("--") + 1 :]).run()
 
 
 class Transfer:
@@ -85,6 +80,8 @@ class Transfer:
         self.data_dir = Path(spec.data_dir)
         self.run_dir = Path(spec.run_dir)
         self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
+        self.config = self.run_dir / f"{spec.job.name}.aws.config"
+        self.arrivals = Arrivals(spec, self.aws, self.config)
         self.staging = -1  # none is open yet
         self.failed = False
         self.is_cut = False  # whether aws was ended because of an object that did not end
@@ -157,6 +154,7 @@ class Transfer:
             if not self.wanted:
                 return
             self.is_cut = False
+            before = len(self.unsettled)
             messages = self._run_aws()
             attempt += not self.is_cut
             times_count = aws.NO_TIMES not in messages.replace("\n", " ")
@@ -164,24 +162,35 @@ class Transfer:
             if said := aws.read_disk_error(messages, self.names.values()):
                 self._stop_run(said)
             self._judge(messages, times_count=times_count)
+            if len(self.unsettled) == before and attempt == 1:
+                self._check_program(messages)
         for key in self.wanted.copy():
             self._settle(key, "failed", self.unsettled[key])
 
-    def _run_aws(self) -> str:
-        """Run aws once for what is wanted; return its complaints, if any."""
+    def _check_program(self, messages: str) -> None:
+        """Give up if aws, which has brought nothing, does not work at all."""
+        fault = messages if messages.startswith(UNUSABLE) else find_fault(self.aws[0], self.config)
+        if fault:
+            self._give_up(f"{fault} (on {os.uname().nodename})")
+
+    def _run_aws(self, single: str | None = None) -> str:
+        """Run aws once for what is wanted, or a `single` key of it; return its complaints."""
         source = f"s3://{self.spec.bucket}/"
         if self.job.prefix is None:
             (key,) = self.sizes
             what = [f"{source}{key}", find_target(self.staging, OBJECT)]
+        elif single is not None:
+            target = find_target(self.staging, f"{OBJECTS}/{self.names[single]}")
+            what = [f"{source}{single}", target]
         else:
             target = find_target(self.staging, OBJECTS)
-            what = ["--recursive", source + self.job.prefix, target, *self._make_filters()]
-        config = self.run_dir / f"{self.job.name}.aws.config"
-        is_mirror = "--endpoint-url" in self.aws
-        limit = self.spec.max_bandwidth
-        config.write_text(aws.make_config(self.job.connections, limit, is_mirror=is_mirror))
-        command = [*self.aws, *what]
-        return run_aws(command, self.staging, config, self.spec.stall_timeout, self._look)
+            what = ["--recursive", source + self.job.prefix, target]
+            what += aws.choose_filters(self.job, self.names, self.wanted)
+        rest = (self.spec.max_bandwidth, "--endpoint-url" in self.aws)
+        self.config.write_text(aws.make_config(self.job.connections, *rest))
+        # What is archived and has been restored can be read.
+        command = [*self.aws, "--force-glacier-transfer", *what]
+        return run_aws(command, self.staging, self.config, self.spec.stall_timeout, self._look)
 
     def _look(self, messages: str) -> object:
         """Move what has arrived; return what changes with each byte, or None to end aws."""
@@ -204,14 +213,6 @@ class Transfer:
         stats = [(stat.st_size, stat.st_blocks, stat.st_mtime_ns) for stat in found.values()]
         return len(self.wanted), stats
 
-    def _make_filters(self) -> list[str]:
-        """Return the options that select what is wanted, in as few patterns as possible."""
-        wanted = [aws.escape_pattern(self.names[key]) for key in self.wanted]
-        others = [aws.escape_pattern(self.names[key]) for key in self.sizes.keys() - self.wanted]
-        if len(others) + len(self.job.patterns) <= len(wanted) or not others:
-            return aws.make_filters(self.job.patterns, [*self.job.exclusions, *others])
-        return aws.make_filters(wanted)
-
     def _find_key(self, name: str) -> str | None:
         """Return the key of the object that is staged as `name`, if it is one of the job's."""
         if self.job.prefix is None:
@@ -222,29 +223,13 @@ class Transfer:
     def _collect(self, *, times_count: bool = True) -> None:
         """Move the staged files that are what was listed into place."""
         # aws renames each when it is complete, and then gives it the time of its object.
-        for staged, stat in list_files(self.staging).items():
+        find_flaw, here = self.arrivals.find_flaw, self.staging
+        for staged, stat in list_files(here).items():
             key = self._find_key(staged)
             if key in self.wanted:
                 with contextlib.suppress(FileNotFoundError):
-                    if not self._find_flaw(key, staged, stat, times_count)[0]:
+                    if not find_flaw(here, key, staged, stat, times_count=times_count)[0]:
                         self._move_into_place(key, staged)
-
-    def _find_flaw(
-        self, key: str, staged: str, stat: os.stat_result, times_count: bool
-    ) -> tuple[str, bool]:
-        """Say why what has arrived is not what was listed, if so, and whether that is final."""
-        sizes = f"{stat.st_size:,} bytes arrived, {self.sizes[key]:,} were listed"
-        listed = self.spec.modified.get(key)
-        if times_count and listed is not None and abs(int(stat.st_mtime) - listed) > 1:
-            now = datetime.fromtimestamp(stat.st_mtime, UTC)
-            return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
-        if not key.endswith((".html", ".htm")):
-            with open(open_file(self.staging, staged), "rb") as file:
-                if aws.has_page(file.fileno(), stat.st_size):
-                    return aws.PAGE, False
-        if stat.st_size != self.sizes[key]:
-            return f"{sizes}: it has changed, or something else has answered", False
-        return "", False
 
     def _move_into_place(self, key: str, staged: str) -> None:
         here, target = self.staging, self.data_dir / key
@@ -275,7 +260,9 @@ class Transfer:
             line = aws.find_message(lines, self.spec.bucket, name)
             if key in staged:
                 file, stat = staged[key]
-                reason, is_final = self._find_flaw(key, file, stat, times_count)
+                reason, is_final = self.arrivals.find_flaw(
+                    self.staging, key, file, stat, times_count=times_count
+                )
                 os.unlink(file, dir_fd=self.staging)
                 self.unsettled[key] = reason
                 if is_final:
@@ -285,10 +272,24 @@ class Transfer:
             elif line:
                 is_from_s3 = not aws.NOT_S3.search(line)
                 self.unsettled[key] = line if is_from_s3 else f"{aws.PAGE} ({line})"
-            elif self.unsettled[key] == UNLISTED and not self.is_cut:
-                self._settle(key, *aws.GONE)
-            elif not self.is_cut:
+            elif self.is_cut:
+                continue
+            elif self.job.prefix is None:
+                self._settle(key, "failed", ELSEWHERE.format(self.aws[0]))
+            elif self.unsettled[key] == UNLISTED:
+                self._ask_singly(key)
+            else:
                 self.unsettled[key] = UNLISTED
+
+    def _ask_singly(self, key: str) -> None:
+        """Fetch by itself what copies of its folder pass over: S3 says why, if it is gone."""
+        messages = self._run_aws(key)
+        self._collect()
+        if key not in self.wanted:
+            return
+        line = aws.find_message(messages.strip().splitlines(), self.spec.bucket, key)
+        refusal = aws.read_refusal(line, key) or ("failed", line or ELSEWHERE.format(self.aws[0]))
+        self._settle(key, *refusal)
 
     def _recall(self) -> None:
         """Settle what an earlier attempt or another run has fetched, or was refused for good."""

@@ -55,6 +55,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    _make_cache(os.path.dirname(order["log"]))  # noqa: PTH120 - pathlib is not loaded for it
     sys.argv = ["snakemake", *order["argv"]]
     from snakemake.cli import main as run_snakemake
 
@@ -70,6 +71,18 @@ def main() -> None:
     sys.stderr.flush()
     # A timer of Snakemake's would hold up an orderly exit for up to a second.
     os._exit(status)
+
+
+def _make_cache(run_folder: str) -> None:
+    """Give Snakemake a cache in the folder of the run where the user's cannot be written."""
+    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    try:
+        os.makedirs(f"{usual}/snakemake", exist_ok=True)  # noqa: PTH103
+        is_usable = os.access(f"{usual}/snakemake", os.W_OK)
+    except OSError:
+        is_usable = False
+    if not is_usable:
+        os.environ["XDG_CACHE_HOME"] = f"{run_folder}/cache"
 
 
 def _end_with_starter(pipe: int) -> None:

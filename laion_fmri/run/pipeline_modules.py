@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from laion_fmri.base.files import expand_path
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import (
     check_data_dir,
@@ -209,7 +210,7 @@ def _choose_data_dir(settings: Settings, resolve_path: Callable[[str], str]) -> 
     prefix of a module goes before it.
     """
     given = settings.data_dir
-    if given and not Path(given).expanduser().is_absolute():
+    if given and not expand_path(given).is_absolute():
         rule_dir = str(Path(given))
         data_dir = resolve_path(rule_dir)
         try:

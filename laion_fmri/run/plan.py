@@ -8,7 +8,7 @@ from pathlib import Path
 
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_data_dir, get_data_dir, is_writable, state_dir
-from laion_fmri.fetch.aws import find_aws_command
+from laion_fmri.fetch.aws import aws_command, find_aws_command
 from laion_fmri.folder.disk_space import check_room
 from laion_fmri.folder.guard import check_state
 from laion_fmri.folder.kept import clear_up
@@ -84,8 +84,7 @@ def open_run(
     Returns the run folder, to be saved at `path`; the table, compared with the disk again; and the
     sign that the run is alive, to be closed in the end.
     """
-    if crew.find_aws and plan.wanted:
-        find_aws_command()
+    program = find_aws_command() if crew.find_aws and plan.wanted else aws_command()
     # Mark this run alive before comparing again: files that another run has fetched meanwhile
     # count as complete, and it now keeps a hard link to each new one.
     presence = None
@@ -94,6 +93,7 @@ def open_run(
     try:
         table = plan.table.compare_again()
         folder = _make_folder(replace(plan, table=table), path, crew, skip, presence)
+        folder = replace(folder, aws=program)
     except BaseException:
         if presence:
             presence.close()
@@ -132,6 +132,7 @@ def _make_folder(
         sizes=sizes,
         others={key: size for key, size in table.listed.items() if key not in sizes},
         modified={row.key: int(row.listed.last_modified.timestamp()) for row in table.incomplete()},
+        etags={row.key: row.listed.etag for row in table.incomplete()},
     )
 
 

@@ -58,6 +58,7 @@ class Snakemake:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             env=_make_environment(),
+            cwd=_find_place(),
         )
         self._grace = GRACE
         self._is_running = False
@@ -161,6 +162,15 @@ def _make_arguments(
         *["--nolock", "--drop-metadata", "--nocolor"],
         *["--quiet", "reason"],  # which would name every file of a batch
     ]
+
+
+def _find_place() -> str | None:
+    """Return where to start: here, unless this directory has been removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "/"
+    return None
 
 
 def _make_environment() -> dict[str, str]:

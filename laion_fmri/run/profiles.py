@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from laion_fmri.base.files import StrPath
+from laion_fmri.base.files import StrPath, expand_path
 from laion_fmri.errors import ConfigError
 
 #: Jobs at once of a profile that does not say, and of one that sets no limit.
@@ -33,7 +33,7 @@ def find_profile(name: StrPath) -> Profile:
         known = (
             path("snakemake", appauthor=False) for path in (user_config_path, site_config_path)
         )
-        places = [Path(name).expanduser().absolute(), *(folder / name for folder in known)]
+        places = [expand_path(name).absolute(), *(folder / name for folder in known)]
     files = [place / file for place in places for file in FILES]
     file = next(filter(Path.is_file, files), None)
     if file is None:

@@ -56,6 +56,8 @@ class RunFolder:
     sizes: Mapping[str, int] = field(default_factory=dict)
     others: Mapping[str, int] = field(default_factory=dict)
     modified: Mapping[str, int] = field(default_factory=dict)  # seconds since 1970
+    etags: Mapping[str, str] = field(default_factory=dict)
+    aws: str = "aws"  # the program, as the machine that plans has found it
 
     def specify(self, job: Job) -> JobSpec:
         """Return what the transfer of `job` has to know."""
@@ -65,6 +67,7 @@ class RunFolder:
             self.data_dir,
             self.path,
             {key: self.modified[key] for key, _ in job.objects if key in self.modified},
+            {key: self.etags[key] for key, _ in job.objects if key in self.etags},
             self.stall_timeout,
             self.max_bandwidth,
             self.keeps,
@@ -92,7 +95,7 @@ class RunFolder:
         for job in self.jobs:
             write_atomically(Path(self.job_file(job)), self.specify(job).to_json())
         write_atomically(folder / "sizes.json", json.dumps([self.sizes, self.others]))
-        elsewhere = ("jobs", "sizes", "others", "modified")
+        elsewhere = ("jobs", "sizes", "others", "modified", "etags")
         content = {item.name: getattr(self, item.name) for item in fields(self)}
         content = {name: value for name, value in content.items() if name not in elsewhere}
         content |= {"bucket": asdict(self.bucket), "facts": asdict(self.facts)}

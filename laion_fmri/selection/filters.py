@@ -227,10 +227,8 @@ def _find_sessions(groups: Iterable[Group], held_out: Collection[str]) -> tuple[
     is_known = False
     for scope, items in groups:
         public = [p for _, p in items if p.ses not in held_out or scope.gives_out(p)]
-        found.update(p.ses for p in public if p.ses is not None)
-        if scope.by_session and items:
-            is_known = True
-            found.update([AVERAGES] * any(p.ses is None for p in public))
+        found.update(p.ses or AVERAGES for p in public)
+        is_known |= bool(scope.by_session and items)
     return found, is_known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
 
+import boto3
 import psutil
 import pytest
 from helpers import REPO, find_aws, read_tree, wrap_aws
@@ -34,7 +36,8 @@ QUICK = """
 import sys
 from laion_fmri.fetch import transfer
 transfer.BACKOFF = 0.01
-sys.exit(transfer.main(sys.argv[2:]))
+from laion_fmri.transfer import main
+sys.exit(main(sys.argv[2:]))
 """
 #: Makes a stub of aws: a program that appends to `log` what it was given.
 STUB = """#!{python}
@@ -42,6 +45,8 @@ import json, os, pathlib, sys, time
 log = pathlib.Path({log!r})
 attempt = log.read_text().count("\\n") + 1 if log.exists() else 1
 words = sys.argv[1:]
+if words == ["--version"]:
+    sys.exit(print("aws-cli/0.0 stub"))
 source = next(index for index, word in enumerate(words) if word.startswith("s3://"))
 to = pathlib.Path(words[source + 1])
 with log.open("a") as file:
@@ -78,7 +83,7 @@ def make_job(tmp_path):
         objects = [(key, len(OBJECTS.get(key, b"")) if size is None else size) for key in keys]
         job = Job(name, prefix, tuple(patterns), tuple(objects), connections=4)
         where = (str(data_dir), f"{data_dir}/.laion_fmri/runs/r1")
-        given = {"modified": {}, "stall_timeout": 60.0, **more}
+        given = {"modified": {}, "etags": {}, "stall_timeout": 60.0, **more}
         return JobSpec(job, "transfer", *where, **given)
 
     return make
@@ -294,7 +299,7 @@ def test_a_refusal_is_of_the_object_that_it_names(make_stub, fetch, make_job):
     line = f"download failed: s3://transfer/{A} to ../x An error occurred (403) when calling G"
     done = fetch(make_job([A, C], FOLDER, ["*"]), make_stub(f"sys.exit({line!r})"))
     assert done[:2] == (1, {A: "denied", C: "failed"})
-    assert "no longer in the bucket" in done.reasons[C]
+    assert "aws ends without an error and has not written it" in done.reasons[C]
 
 
 def test_the_environment_of_aws(make_stub, fetch, make_job, monkeypatch):
@@ -686,3 +691,127 @@ def test_an_object_called_like_our_lock(make_stub, fetch, make_job, tmp_path):
     done = fetch(make_job([key, A], FOLDER, ["*"], size=3), make_stub("sys.exit(1)"))
     assert done.outcomes == {key: "failed", A: "failed"}
     assert "replaced" not in done.reasons[key]
+
+
+# Reasons that are true.
+
+
+@pytest.fixture
+def make_archived(serving):
+    """Return a function that stores an object in an archive, and one that restores it."""
+    bucket = serving._store.get_bucket("transfer")
+
+    def make(key: str, content: bytes) -> None:
+        serving._store.put_object(
+            "transfer", key, content, storage="GLACIER", disable_notification=True
+        )
+
+    def restore(key: str) -> None:
+        bucket.keys[key].restore(1)
+
+    make.restore = restore
+    yield make
+    serving.delete(f"{FOLDER}cold.tsv", "transfer")
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["single", "batch"])
+def test_an_archived_object(fetch, make_job, make_archived, tmp_path, is_batch):
+    """It is not called gone; once it is restored, it arrives like any other."""
+    key, content = f"{FOLDER}cold.tsv", b"cold"
+    make_archived(key, content)
+    more = (FOLDER, ["cold*", "*A_*"]) if is_batch else ()
+    keys = [key, A] if is_batch else [key]
+    job = make_job(keys, *more)
+    objects = tuple((k, len(content if k == key else OBJECTS[k])) for k in keys)
+    job = job._replace(job=job.job._replace(objects=objects))
+    done = fetch(job)
+    assert done.outcomes[key] == "failed"
+    assert "archived (Glacier)" in done.reasons[key]
+    assert done.outcomes.get(A, "fetched") == "fetched"
+    make_archived.restore(key)
+    Path(job.run_dir, "outcomes", "job.jsonl").unlink()
+    again = fetch(job)
+    assert again.outcomes[key] == "fetched"
+    assert (tmp_path / "data" / key).read_bytes() == content
+
+
+def etag_of(key: str) -> str:
+    """Return the ETag of an object that was uploaded at once."""
+    return hashlib.md5(OBJECTS[key]).hexdigest()
+
+
+def test_an_object_of_another_time_with_the_same_etag(fetch, make_job, tmp_path):
+    """A store, or a disk, may have times of its own: the ETag decides."""
+    job = make_job([A, C], FOLDER, ["*A_*", "*C_*"], modified={A: 1000, C: 2000})
+    done = fetch(job._replace(etags={A: etag_of(A), C: etag_of(C)}))
+    assert done[:2] == (0, {A: "fetched", C: "fetched"})
+    assert {A: OBJECTS[A], C: OBJECTS[C]} == read_tree(tmp_path / "data")
+
+
+def test_an_etag_of_parts_is_asked_for(fetch, make_job, tmp_path, serving, monkeypatch):
+    """It says nothing of the content here, so the bucket is asked whether it is still that one."""
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):  # of the client below
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    client = boto3.client(
+        "s3",
+        endpoint_url=serving.endpoint_url,
+        region_name="us-west-2",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+    )
+    key, content = f"{FOLDER}parts.tsv", b"parts"
+    where = {"Bucket": "transfer", "Key": key}
+    upload = client.create_multipart_upload(**where)["UploadId"]
+    part = client.upload_part(**where, UploadId=upload, PartNumber=1, Body=content)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    made = client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
+    etag = made["ETag"].strip('"')
+    assert "-" in etag
+    for known, outcome in ((etag, "fetched"), ("0" * 32 + "-1", "failed")):
+        job = make_job([key], size=len(content), modified={key: 1000}, etags={key: known})
+        done = fetch(job)
+        assert done.outcomes == {key: outcome}
+        assert ("has been replaced" in done.reasons[key]) == (outcome == "failed")
+        Path(job.run_dir, "outcomes", "job.jsonl").unlink()
+    serving.delete(key, "transfer")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("#!/bin/sh\necho 'pyenv: aws: command not found' >&2\nexit 127\n", "pyenv: aws: command"),
+        ("#!/nonexistent/python\n", "cannot be started: No such file or directory"),
+        ("#!/bin/sh\necho 'ImportError: no module' >&2; exit 1\n", "ImportError: no module"),
+    ],
+    ids=["shim", "interpreter", "broken"],
+)
+def test_an_aws_that_does_not_work(fetch, make_job, tmp_path, script, said):
+    """It is named as such at once, with its own words, and is not tried again."""
+    stub = tmp_path / "broken"
+    stub.write_text(script)
+    stub.chmod(0o755)
+    started = time.monotonic()
+    done = fetch(make_job([A, C], FOLDER, ["*"]), str(stub))
+    assert done[:2] == (1, {A: "failed", C: "failed"})
+    for key in (A, C):
+        assert done.reasons[key].startswith(f"the AWS CLI {stub} ")
+        assert said in done.reasons[key]
+    assert time.monotonic() - started < 30
+
+
+def test_an_aws_that_is_gone(fetch, make_job, tmp_path):
+    """A program that a node of a cluster does not have is named, with the node."""
+    done = fetch(make_job([A]), str(tmp_path / "gone"))
+    assert done[:2] == (1, {A: "failed"})
+    assert f"the AWS CLI {tmp_path}/gone cannot be started" in done.reasons[A]
+    assert f"(on {os.uname().nodename})" in done.reasons[A]
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["single", "batch"])
+def test_an_aws_that_writes_elsewhere(make_stub, fetch, make_job, is_batch):
+    """A container sees another disk: that is said, and not that the object is gone."""
+    job = make_job([A], FOLDER, ["*"]) if is_batch else make_job([A])
+    done = fetch(job, make_stub("sys.exit(0)"))
+    assert done[:2] == (1, {A: "failed"})
+    assert "container or a snap" in done.reasons[A]

@@ -140,7 +140,7 @@ def is_refused(
             public = [k for k in there_is if scope_of(k) in kept and not REFUSED.search(k)]
             open_to = [key for key in public if _takes(key, "ses")]
             existing = {read_entity(key, "ses") for key in public} - {None}
-            if any(read_entity(key, "ses") is None for key in open_to):
+            if any(read_entity(key, "ses") is None for key in public):
                 existing.add("averages")
         asked = _bare(name, as_list(values))
         if open_to and not any(_mean(name, value, existing) & existing for value in asked):

@@ -616,7 +616,11 @@ def upgrade(clone: Path) -> None:
     edits = [
         (rules, "exec {params.transfer:q}", ": new; exec {params.transfer:q}"),
         (rules, "transfer=TRANSFER", "new=2, transfer=TRANSFER"),
-        ("laion_fmri/fetch/transfer.py", "def main", "# Something has changed.\ndef main"),
+        (
+            "laion_fmri/fetch/transfer.py",
+            "class Transfer",
+            "# Something has changed.\nclass Transfer",
+        ),
         ("workflow/envs/awscli.yaml", "dependencies:", "dependencies:\n  - new-dependency"),
     ]
     for name, old, new in edits:

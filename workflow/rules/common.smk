@@ -6,6 +6,5 @@ clone = Path(str(workflow.current_basedir)).parent.parent
 if (clone / "laion_fmri" / "__init__.py").exists():
     sys.path.insert(0, str(clone))
 
-from laion_fmri.fetch.aws import aws_command
 from laion_fmri.run.pipeline_modules import read_allowed_rules
 from laion_fmri.run.rules import TRANSFER, load_rules

@@ -21,7 +21,7 @@ for index, job in enumerate(RULES.jobs):
         params:
             transfer=TRANSFER,
             job=f"@{RULES.folder.job_file(job)}",
-            aws=aws_command(),
+            aws=RULES.folder.aws,
             options=RULES.folder.bucket.aws_options(),
         message:
             RULES.describe(job)

@@ -21,7 +21,7 @@ if MODULE.is_first:
         params:
             transfer=TRANSFER,
             job=describe_object,
-            aws=aws_command(),
+            aws=RULES.folder.aws,
             options=RULES.folder.bucket.aws_options(),
             named=RULES.name_single,
         message:

@@ -1,0 +1,69 @@
+"""Whether what has arrived is the object that was listed. Only the standard library."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from laion_fmri.fetch import aws
+from laion_fmri.fetch.aws_process import ask_etag
+from laion_fmri.fetch.job import JobSpec
+from laion_fmri.folder.guard import open_file
+
+CHANGED = "the object has been replaced in the bucket since it was listed"
+
+
+class Arrivals:
+    """Compares the staged files of a job with its listing: times, sizes, and what else is known.
+
+    `words` are those of the command for a copy, and `config` its configuration.
+    """
+
+    def __init__(self, spec: JobSpec, words: Sequence[str], config: Path) -> None:
+        self._spec, self._words, self._config = spec, words, config
+        self._sizes = dict(spec.job.objects)
+        self._same: dict[str, bool] = {}  # what is known of objects of another time
+
+    def find_flaw(
+        self, staging: int, key: str, staged: str, stat: os.stat_result, *, times_count: bool
+    ) -> tuple[str, bool]:
+        """Say why what has arrived is not what was listed, if so, and whether that is final."""
+        sizes = f"{stat.st_size:,} bytes arrived, {self._sizes[key]:,} were listed"
+        listed = self._spec.modified.get(key)
+        is_of_then = listed is None or abs(int(stat.st_mtime) - listed) <= 1
+        if times_count and not is_of_then and not self._is_same(staging, key, staged):
+            now = datetime.fromtimestamp(stat.st_mtime, UTC)
+            return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
+        if not key.endswith((".html", ".htm")):
+            with open(open_file(staging, staged), "rb") as file:
+                if aws.has_page(file.fileno(), stat.st_size):
+                    return aws.PAGE, False
+        if stat.st_size != self._sizes[key]:
+            return f"{sizes}: it has changed, or something else has answered", False
+        return "", False
+
+    def _is_same(self, staging: int, key: str, staged: str) -> bool:
+        """Whether what has arrived with another time has the ETag that was listed.
+
+        Some stores, and some disks, have times of their own.
+        """
+        etag = self._spec.etags.get(key)
+        if not etag:
+            return False
+        if key not in self._same:
+            self._same[key] = has_md5(staging, staged, etag) or self._ask(key, etag)
+        return self._same[key]
+
+    def _ask(self, key: str, etag: str) -> bool:
+        timeout = self._spec.stall_timeout
+        return ask_etag(self._words, self._spec.bucket, key, etag, self._config, timeout)
+
+
+def has_md5(staging: int, staged: str, etag: str) -> bool:
+    """Whether an ETag is the MD5 of a staged file, as it is if it was uploaded at once."""
+    import hashlib  # rarely needed, and every transfer starts in 30 ms
+
+    if "-" in etag:
+        return False
+    with open(open_file(staging, staged), "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == etag
