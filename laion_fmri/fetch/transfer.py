@@ -35,7 +35,7 @@ from laion_fmri.folder.guard import (
     remove_tree,
 )
 from laion_fmri.folder.presence import has_others
-from laion_fmri.folder.staging import list_files, make_staging
+from laion_fmri.folder.staging import list_files, make_staging, move
 
 #: Runs of aws for one job; each of them retries every request by itself as well.
 ATTEMPTS = 3
@@ -239,7 +239,7 @@ class Transfer:
                     # aws sets LastModified, which is older than the stamp.
                     os.utime(staged, dir_fd=here, follow_symlinks=False)
                 kept.keep(self.data_dir, key, here, staged)
-                os.rename(staged, name, src_dir_fd=here, dst_dir_fd=folder)
+                move(staged, here, name, folder)
         except OSError as error:
             if error.errno in NO_FOLDER:
                 why = "a folder of it is a link that leads out of the data directory, or a file"

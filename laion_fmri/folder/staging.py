@@ -1,8 +1,10 @@
 """The folders where transfers put what arrives until it is complete. Only the standard library."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -65,6 +67,33 @@ def open_own(data_dir: StrPath, prefix: str = "") -> Iterator[tuple[int, int, st
 def list_files(staging: int) -> dict[str, os.stat_result]:
     """Return the files in an open staging folder, by their paths in it."""
     return {path: found for path, _, _, found in find_files(staging)}
+
+
+def move(staged: str, staging: int, name: str, folder: int) -> None:
+    """Move a file from an open staging folder to `name` in another open folder, on any disk.
+
+    A disk that is mounted inside the data directory gets a copy, under a name of its own until it
+    is whole.
+    """
+    try:
+        os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        return
+    scratch = f".laion_fmri-{os.urandom(6).hex()}"
+    try:
+        with open(open_file(staging, staged), "rb") as old:
+            mode = os.fstat(old.fileno()).st_mode & 0o777
+            with open(open_file(folder, scratch, os.O_WRONLY | os.O_CREAT, mode), "wb") as copy:
+                shutil.copyfileobj(old, copy, 2**20)
+        os.rename(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch, dir_fd=folder)
+        raise
+    os.unlink(staged, dir_fd=staging)
 
 
 def sweep_staging(data_dir: StrPath) -> None:

@@ -773,6 +773,7 @@ def test_an_etag_of_parts_is_asked_for(fetch, make_job, tmp_path, serving, monke
         done = fetch(job)
         assert done.outcomes == {key: outcome}
         assert ("has been replaced" in done.reasons[key]) == (outcome == "failed")
+        (tmp_path / "data" / key).unlink(missing_ok=True)
         Path(job.run_dir, "outcomes", "job.jsonl").unlink()
     serving.delete(key, "transfer")
 

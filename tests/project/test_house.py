@@ -151,7 +151,7 @@ OWN = {
     "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
     "run.process": {"run_workflow", "_clean_up"},
     "run.listing": {"Listing._keep", "Listing._look"},
-    "run.loader": {"main"},
+    "run.loader": {"main", "_make_cache"},
     "run.pipeline_modules": {"_choose_data_dir"},
 }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from faults import FaultServer
-from helpers import read_tree, stat_all
+from helpers import complaints, read_tree, run, stat_all
 from runs import (
     WAYS,
     Started,
@@ -233,3 +234,21 @@ def test_too_little_room_to_begin(way, options, said, bench, make_disk):
     assert dict(bench.gets_by_key()) == {}
     assert read_tree(disk.seen) == {}
     assert list_leftovers(disk.seen) == []
+
+
+def test_a_disk_mounted_inside_the_data_directory(tiny, tiny_objects, tmp_path):
+    """Files arrive on it, and nothing else is left there."""
+    data = tmp_path / "data"
+    (data / "derivatives").mkdir(parents=True)
+    (data / "place").mkdir()
+    disk = Disk(data / "derivatives", "size=16m")
+    try:
+        words = [sys.executable, "-m", "laion_fmri", "download", "--subject", "03", "--n-jobs", "2"]
+        done = run([*disk.prefix, *words, "--data-dir", data])
+        assert (done.returncode, complaints(done)) == (0, [])
+        found = {f"derivatives/{key}": content for key, content in read_tree(disk.seen).items()}
+        assert tiny_objects == found
+        again = run([*disk.prefix, *words, "--data-dir", data])
+        assert "nothing to do" in again.stdout
+    finally:
+        disk.close()
