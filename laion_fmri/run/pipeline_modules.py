@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from laion_fmri.base.files import expand_path
+from laion_fmri.base.files import StrPath, expand_path
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import (
     check_data_dir,
@@ -185,7 +186,9 @@ def close_module(module: Module) -> list[str]:
     if not module.rules.is_main:
         return []
     said = read_outcomes(Path(folder.path, "outcomes"))
-    sizes = {key: size for job in folder.jobs for key, size in job.objects}
+    # What no rule has asked for has not been tried.
+    tried = [job for job in folder.jobs if any(key in said for key, _ in job.objects)]
+    sizes = {key: size for job in tried for key, size in job.objects}
     missing = [
         key for key, n in sizes.items() if compare(f"{folder.data_dir}/{key}", n) != "complete"
     ]
@@ -203,13 +206,26 @@ def close_module(module: Module) -> list[str]:
     ]
 
 
+def _fill_in(given: StrPath | None) -> str | None:
+    """Return a data directory with its variables filled in, such as ``$SCRATCH``."""
+    if given is None:
+        return None
+    filled = os.path.expandvars(given)
+    if unset := re.search(r"\$(\w+|\{\w+\})", filled):
+        raise ConfigError(
+            f"data_dir: {os.fspath(given)!r}: the variable {unset[0]} is not set; set it, or write "
+            "the whole path"
+        )
+    return os.fspath(filled)
+
+
 def _choose_data_dir(settings: Settings, resolve_path: Callable[[str], str]) -> tuple[str, str]:
     """Return the data directory, and how the rules spell it: Snakemake compares paths as text.
 
     A relative one belongs to the pipeline, like any folder of its results, and is made for it; the
     prefix of a module goes before it.
     """
-    given = settings.data_dir
+    given = _fill_in(settings.data_dir)
     if given and not expand_path(given).is_absolute():
         rule_dir = str(Path(given))
         data_dir = resolve_path(rule_dir)

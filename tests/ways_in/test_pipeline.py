@@ -584,3 +584,41 @@ def test_names_that_no_disk_can_tell_apart(server, bucket, tmp_path, monkeypatch
     """
     run_host(make_host(tmp_path / "host", module, rule))
     assert (tmp_path / "host" / "names.txt").read_text() == f"data/{folder}/other_x.tsv"
+
+
+def test_a_run_that_has_what_was_asked_for_ends_in_silence(bucket, objects, tmp_path):
+    """What is selected and nobody has asked for is not counted as missing."""
+    wanted = key_of("03", "01", TRIALS)
+    host = make_host(
+        tmp_path / "host",
+        make_module(subject="sub-03", ses=["ses-01", "ses-02"], scope="all", data_dir="data"),
+        take(f"data/{wanted}"),
+    )
+    said = run_host(host)
+    assert read_tree(host / "data")[wanted] == objects[wanted]
+    assert "have arrived" not in said
+
+
+def test_a_data_directory_with_variables(bucket, objects, tmp_path, monkeypatch):
+    """``$SCRATCH`` is filled in as a shell would, and named where it is not set."""
+    key = key_of("03", "01", TRIALS)
+    module = make_module(subject="none", data_dir="${SCRATCH}/laion")
+    rule = """
+        from laion_fmri.pipeline import target
+        rule take:
+            default_target: True
+            input: target(subject="03", ses="01", suffix="trials", extension="tsv")
+            output: touch("done")
+    """
+    host = make_host(tmp_path / "host", module, rule)
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    (tmp_path / "scratch" / "laion").mkdir()
+    run_host(host)
+    assert {key: objects[key]} == read_tree(tmp_path / "scratch" / "laion")
+    monkeypatch.delenv("SCRATCH")
+    assert "the variable ${SCRATCH} is not set" in fail_host(host)
+    assert sorted(path.name for path in host.iterdir() if not path.name.startswith(".")) == [
+        "Snakefile",
+        "done",
+    ]
