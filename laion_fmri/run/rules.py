@@ -141,6 +141,18 @@ def find_job(rule: str) -> str:
     return "object" if "fetch_object" in rule else rule
 
 
+#: Options of Snakemake's with which it reads the rules, and asks for no file.
+WITHOUT_FILES = {
+    *("--lint", "--unlock", "--list-rules", "--list", "-l", "--list-target-rules", "--lt"),
+    *("--cleanup-metadata", "--cm", "--print-compilation"),
+}
+
+
+def asks_for_no_file(argv: Sequence[str]) -> bool:
+    """Whether Snakemake's command line has it read the rules alone: no network is needed then."""
+    return not WITHOUT_FILES.isdisjoint(word.partition("=")[0] for word in argv)
+
+
 def is_dry_run(argv: Sequence[str]) -> bool:
     """Whether Snakemake's command line asks for a dry run, which it does not tell its rules."""
     return any(re.fullmatch("--dry-?run|-[a-zA-Z]{0,3}n[a-zA-Z]{0,3}", word) for word in argv)

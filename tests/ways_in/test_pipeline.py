@@ -622,3 +622,27 @@ def test_a_data_directory_with_variables(bucket, objects, tmp_path, monkeypatch)
         "Snakefile",
         "done",
     ]
+
+
+@pytest.mark.parametrize(
+    "words", ["--unlock", "--lint", "--list-rules", "--list-target-rules", "-l"]
+)
+def test_what_asks_for_no_file_needs_no_network(tmp_path, monkeypatch, words):
+    """The rules are read, and nothing is listed; the data directory need not be there."""
+    monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", "http://127.0.0.1:9")
+    module = make_module(subject="sub-03", data_dir="/nonexistent/data")
+    rule = """
+        rule take:
+            output: touch("done")
+            log: "take.log"
+            conda: "env.yaml"
+            shell: "true 2> {log:q}"
+    """
+    host = make_host(tmp_path / "host", module, rule)
+    (host / "env.yaml").write_text("dependencies: []")
+    done = run_snakemake(host, words)
+    # Of the linter, that the host names absolute paths.
+    assert done.returncode == int(words == "--lint"), done.stdout + done.stderr
+    assert "laion-fmri" not in done.stderr
+    if "list" in words or words == "-l":
+        assert "laion_fetch_object" in done.stdout or "target" in words

@@ -6,6 +6,7 @@ from laion_fmri.base.text import spell
 from laion_fmri.errors import LaionFmriError
 from laion_fmri.run.pipeline_modules import MODULES, Process, close_module, open_nothing
 from laion_fmri.run.plan import Crew
+from laion_fmri.run.rules import asks_for_no_file
 from laion_fmri.settings import NO_SUBJECT
 
 
@@ -27,11 +28,10 @@ def open_module():
     allowed = read_allowed_rules(sys.argv)
     process = Process(workflow, is_main, crew, allowed, resolve_path)
     try:
+        if asks_for_no_file(sys.argv):
+            return open_nothing(config)
         return MODULES.open(config, process)
     except LaionFmriError as error:
-        # A clone as it comes has no data directory, and its linter needs no network.
-        if "--lint" in sys.argv:
-            return open_nothing(config)
         raise WorkflowError(str(error)) from None
 
 
