@@ -207,9 +207,12 @@ def close_module(module: Module) -> list[str]:
 
 
 def _fill_in(given: StrPath | None) -> str | None:
-    """Return a data directory with its variables filled in, such as ``$SCRATCH``."""
-    if given is None:
-        return None
+    """Return a data directory with its variables filled in, such as ``$SCRATCH``.
+
+    One that exists as it is written means itself.
+    """
+    if given is None or os.path.lexists(given):
+        return None if given is None else os.fspath(given)
     filled = os.path.expandvars(given)
     if unset := re.search(r"\$(\w+|\{\w+\})", filled):
         raise ConfigError(
