@@ -107,6 +107,8 @@ class _BoundedSession:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except exceptions.HTTPError as error:
             raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+        finally:
+            answer.raw.close()  # the connection too, unless all of the answer was read
         body = _Body(b"".join(pieces))
         return AWSResponse(answer.url, answer.status_code, answer.headers, body)
 

@@ -1,9 +1,8 @@
 """Shared folders, in which nothing is trusted: everything is named within open folders.
 
-Whoever may write to a data directory can swap a folder in it for a link at any moment, or put a
-FIFO where a file belongs. So each folder on the way is opened by its name in the one above, and no
-link is followed; what is made, moved or removed is named within an open folder; and what is opened
-has to be a file. Only the standard library, since transfers need it.
+Whoever may write there can swap a folder for a link at any moment, or put a FIFO where a file
+belongs. So each folder is opened by its name in the one above, and no link is followed; what is
+made, moved or removed is named within an open folder. Only the standard library.
 """
 
 import contextlib
@@ -41,10 +40,7 @@ _KINDS = {
 
 @contextlib.contextmanager
 def walk(top: int, folder: str, *, make: bool = False) -> Iterator[int]:
-    """Open `folder` below the open folder `top`, name by name, following no link.
-
-    With `make`, what is missing on the way is made.
-    """
+    """Open `folder` below the open folder `top`, following no link; with `make`, make it."""
     here = os.dup(top)
     try:
         for name in filter(None, folder.split("/")):
@@ -216,16 +212,21 @@ def open_file(folder: int, name: str, flags: int = os.O_RDONLY, mode: int = 0o60
     """
     if flags & os.O_CREAT:
         with contextlib.suppress(FileExistsError):
-            made = os.open(name, flags | FILE | os.O_EXCL, mode, dir_fd=folder)
-            with contextlib.suppress(OSError):  # a file system without modes
-                os.fchmod(made, mode)
-            return made
+            return open_new(folder, name, flags, mode)
     found = os.open(name, flags & ~os.O_CREAT | FILE, dir_fd=folder)
     kind = os.fstat(found).st_mode
     if stat.S_ISREG(kind):
         return found
     os.close(found)
     raise OSError(errno.EINVAL, f"it is {_tell_kind(kind)}, not a file", name)
+
+
+def open_new(folder: int, name: str, flags: int, mode: int) -> int:
+    """Make a file in an open folder, with exactly `mode`; FileExistsError if anything is there."""
+    made = os.open(name, flags | os.O_EXCL | FILE, mode, dir_fd=folder)
+    with contextlib.suppress(OSError):  # a file system without modes
+        os.fchmod(made, mode)
+    return made
 
 
 def list_names(folder: int) -> list[str]:

@@ -17,6 +17,7 @@ from laion_fmri.folder.guard import (
     list_names,
     make_private,
     open_file,
+    open_new,
     open_state,
     remove_tree,
 )
@@ -31,15 +32,31 @@ STALE = 3600.0
 def make_staging(data_dir: StrPath, name: str) -> Iterator[int]:
     """Make a locked folder whose name begins with `name`, open; remove it in the end."""
     with open_state(data_dir) as state, state.enter(PARTIAL) as partial:
-        folder, made = make_private(partial, name)
+        folder, made, lock = _make_locked(partial, name)
         try:
-            with open(open_file(folder, LOCK, os.O_RDWR | os.O_CREAT), "w") as lock:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                yield folder
+            yield folder
         finally:
             os.close(folder)
             remove_tree(partial, made)
+            os.close(lock)
+
+
+def _make_locked(partial: int, name: str) -> tuple[int, str, int]:
+    """Make a folder that is locked; again if somebody sweeps it before it has its lock."""
+    for left in reversed(range(10)):
+        try:
+            folder, made = make_private(partial, name)
+        except OSError:
+            if not left:
+                raise
+            continue
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            lock = open_new(folder, LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            if _lock(lock) is not False and os.fstat(lock).st_nlink:
+                return folder, made, lock
+            os.close(lock)
+        os.close(folder)
+    raise OSError(errno.EAGAIN, "no staging folder stays in its place", name)
 
 
 def open_own(data_dir: StrPath, prefix: str = "") -> Iterator[tuple[int, int, str]]:
@@ -100,16 +117,25 @@ def sweep_staging(data_dir: StrPath) -> None:
     """Remove the staging folders of this user's transfers that were killed."""
     for folder, partial, name in open_own(data_dir):
         # Ours are for us alone; any other was moved here by somebody.
-        if not os.fstat(folder).st_mode & 0o077 and not _is_alive(folder):
-            remove_tree(partial, name)
+        if os.fstat(folder).st_mode & 0o077:
+            continue
+        with contextlib.suppress(OSError):
+            # Made if it is missing: whoever is about to make it then starts anew.
+            lock = open_file(folder, LOCK, os.O_RDWR | os.O_CREAT)
+            try:
+                is_free = _lock(lock)
+                if is_free is None:
+                    is_free = time.time() - os.fstat(folder).st_mtime > STALE
+                if is_free:
+                    remove_tree(partial, name)
+            finally:
+                os.close(lock)
 
 
-def _is_alive(folder: int) -> bool:
+def _lock(lock: int) -> bool | None:
+    """Lock a file, and return whether nobody else has; None where there are no locks."""
     try:
-        with open(open_file(folder, LOCK), "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # killed before it had its lock, or about to take it, or no locks here
-        return time.time() - os.fstat(folder).st_mtime < STALE
-    return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if isinstance(error, BlockingIOError) else None
+    return True

@@ -194,9 +194,9 @@ def close_module(module: Module) -> list[str]:
     ]
     needed = sum(sizes[key] for key in missing)
     stopped = explain_full_disk(folder.path, folder.data_dir, needed)
-    if not (stopped or is_writable(Path(folder.data_dir))):  # then nothing was recorded
+    if said and not (stopped or is_writable(Path(folder.data_dir))):
         stopped = str(not_writable(Path(folder.data_dir)))
-    if not ((said or stopped) and missing):  # nothing has begun in a dry run
+    if not (stopped or (said and missing)):  # nothing has begun in a dry run
         return []
     reasons = [f"{key}: {said[key].reason}" for key in missing if key in said and said[key].reason]
     return [

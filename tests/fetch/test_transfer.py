@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import boto3
 import psutil
 import pytest
-from helpers import REPO, find_aws, read_tree, wrap_aws
+from helpers import REPO, find_aws, read_tree, wrap_aws, write_tree
 
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.fetch.aws import make_environment
@@ -816,3 +817,37 @@ def test_an_aws_that_writes_elsewhere(make_stub, fetch, make_job, is_batch):
     done = fetch(job, make_stub("sys.exit(0)"))
     assert done[:2] == (1, {A: "failed"})
     assert "container or a snap" in done.reasons[A]
+
+
+@pytest.mark.parametrize("left", ["", "lock", "objects/a"])
+def test_leftovers_of_any_moment_are_swept(left, tmp_path):
+    """Killed before the folder had its lock, or while it was being removed."""
+    partial = tmp_path / ".laion_fmri" / "partial"
+    folder = partial / "run-job-1"
+    write_tree(folder, {left: b"x"} if left else {})
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    staging.sweep_staging(tmp_path)
+    assert list(partial.iterdir()) == []
+
+
+def test_transfers_that_start_while_others_sweep(tmp_path):
+    """Each has a folder of its own until it ends, though it is without a lock for a moment."""
+    stop, lost = threading.Event(), []
+
+    def sweep() -> None:
+        while not stop.is_set():
+            staging.sweep_staging(tmp_path)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    for number in range(300):
+        with staging.make_staging(tmp_path, f"run-{number}") as folder:
+            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+            if not os.fstat(folder).st_nlink:
+                lost.append(number)
+    stop.set()
+    sweeper.join()
+    assert lost == []
+    staging.sweep_staging(tmp_path)
+    assert list((tmp_path / ".laion_fmri" / "partial").iterdir()) == []
