@@ -14,7 +14,7 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Module:
     obstacles: tuple[str, ...] = ()
     is_first: bool = True  # in its data directory
     presence: Presence | None = None
+    # What a job needs to find the data directory, where a scheduler starts it without a variable.
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class Modules:
@@ -167,7 +169,8 @@ def _open(
     obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
     made = Rules(opened, is_main=True, obstacles=table.obstacles)
     messages = (*table.warnings, *obstacles, *table.notes)
-    return Module(settings, made, messages, obstacles, presence=presence)
+    variables = _find_variables(settings.data_dir, data_dir)
+    return Module(settings, made, messages, obstacles, presence=presence, variables=variables)
 
 
 def _list_values(values: Values) -> Values:
@@ -220,6 +223,15 @@ def _fill_in(given: StrPath | None) -> str | None:
             "the whole path"
         )
     return os.fspath(filled)
+
+
+def _find_variables(given: StrPath | None, data_dir: str) -> dict[str, str]:
+    """Return the variables, with their values, with which the `given` data directory is found."""
+    if given is None:
+        return {"LAION_FMRI_DATA_DIR": data_dir}
+    names = re.findall(r"\$\{?(\w+)", os.fspath(given), re.ASCII)
+    names += ["HOME"] if os.fspath(given).startswith("~") else []
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _choose_data_dir(settings: Settings, resolve_path: Callable[[str], str]) -> tuple[str, str]:

@@ -1,4 +1,5 @@
 import atexit
+import os
 
 from snakemake.exceptions import WorkflowError
 
@@ -93,3 +94,6 @@ atexit.register(end_run, MODULE)
 # Snakemake does not bound what runs on the machine that submits.
 if RULES.folder.slots:
     workflow.global_resources["laion_fmri_transfers"] = RULES.folder.slots
+# Some schedulers start a job without any variable. Snakemake gives it those that are registered.
+os.environ.update(MODULE.variables)
+workflow.register_envvars(*MODULE.variables)
