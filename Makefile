@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # pip 25.3 and newer read the second variable for that.
 PINNED = PIP_CONSTRAINT=$< PIP_BUILD_CONSTRAINT=$<
 
-.PHONY: demo docs example test test-faults test-lowest lint format bench constraints clean
+.PHONY: demo docs example test test-workflow test-faults test-lowest lint format bench constraints clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
@@ -23,6 +23,10 @@ example: .venv/example.done .venv-aws/done
 
 test: .venv/test.done .venv-aws/done
 	$(PYTEST)
+
+# The workflow with the configuration in .test, on the sample bucket; the files are in .test/data.
+test-workflow: .venv/demo.done .venv-aws/done
+	$(BIN)/python examples/encoding-pipeline/on_sample.py $(BIN)/snakemake --directory .test --cores 2
 
 # What takes long: runs that are killed at random moments, and the like.
 test-faults: .venv/test.done .venv-aws/done

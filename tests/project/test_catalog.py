@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import REPO, copy_clone, list_all, read_tree, run, run_snakemake
+from helpers import REPO, copy_clone, expected_tree, list_all, read_tree, run, run_snakemake
+
+from laion_fmri import __version__
 
 SETTINGS = yaml.safe_load((REPO / ".snakemake-workflow-catalog.yml").read_text())
 DEPLOYMENTS = {
@@ -118,6 +120,42 @@ def test_report_can_be_made_after_a_run(clone, tiny, tiny_objects):
         assert archive.testzip() is None
         assert archive.namelist() == ["report/report.html"]
     assert read_tree(clone / "data") == tiny_objects
+
+
+@pytest.fixture
+def tested(clone) -> Path:
+    """Return a clone with the configuration that the workflow is tried with."""
+    shutil.copytree(REPO / ".test" / "config", clone / ".test" / "config")
+    return clone
+
+
+def test_configuration_for_tests_is_run_as_the_catalog_runs_it(tested, bucket, objects):
+    """``snakemake --directory .test --cores 2``: what it names arrives, and nothing else."""
+    expected = expected_tree(objects, "sub-03", ses="ses-01", suffix="trials", extension="tsv")
+    before = list_all(tested)
+    for fetched in (dict.fromkeys(expected, 1), {}):
+        bucket.clear_requests()
+        done = run_snakemake(tested, "--directory", ".test", "--cores", "2")
+        assert done.returncode == 0, done.stderr
+        assert fetched == dict(bucket.gets())
+    assert read_tree(tested / ".test" / "data") == expected
+    left = {path for path in list_all(tested) if "__pycache__" not in path} - set(before)
+    assert {"/".join(path.split("/")[:2]) for path in left} <= {".test/data", ".test/.snakemake"}
+
+
+def test_linter_is_content_with_the_configuration_for_tests(tested, bucket):
+    """It asks for no file, so that nothing is listed."""
+    done = run_snakemake(tested, "--lint", "--directory", ".test", LAION_FMRI_AWS=None)
+    assert done.returncode == 0, done.stderr
+    assert bucket.requests == []
+
+
+def test_version_that_the_readme_deploys_is_this_one():
+    """The tag is that of the release; the badge has the lowest Snakemake that the rules take."""
+    readme = (REPO / "README.md").read_text()
+    assert re.findall(r"deploy-workflow \S+ \. --tag v(\S+)", readme) == [__version__]
+    (lowest,) = re.findall(r'min_version\("(.+)"\)', (REPO / "workflow/Snakefile").read_text())
+    assert f"badge/snakemake-≥{lowest}-" in readme
 
 
 def git(folder: Path, *arguments: str) -> None:
