@@ -16,7 +16,7 @@ class Presence:
     """The sign that a run is alive: a locked file in `data_dir`, until :meth:`close` or its end."""
 
     def __init__(self, data_dir: StrPath) -> None:
-        self._data_dir = data_dir
+        self._data_dir = os.path.abspath(data_dir)  # noqa: PTH100 - loaded by each transfer
         with open_state(data_dir) as state, state.enter(ALIVE) as folder:
             for _ in range(10):
                 self.name = f"alive-{os.urandom(8).hex()}"

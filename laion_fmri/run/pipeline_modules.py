@@ -182,23 +182,23 @@ def close_module(module: Module) -> list[str]:
 
     Nothing, if all has arrived, or nothing was to be fetched.
     """
-    folder = module.rules.folder
-    if module.presence:
-        module.presence.close()
-        clear_up(Path(folder.data_dir))
     if not module.rules.is_main:
         return []
+    folder = module.rules.folder
+    # Snakemake has left the directory that a relative one starts from, which the run folder is in.
+    data_dir = Path(folder.path).parents[2] / folder.data_dir
+    if module.presence:
+        module.presence.close()
+        clear_up(data_dir)
     said = read_outcomes(Path(folder.path, "outcomes"))
     # What no rule has asked for has not been tried.
     tried = [job for job in folder.jobs if any(key in said for key, _ in job.objects)]
     sizes = {key: size for job in tried for key, size in job.objects}
-    missing = [
-        key for key, n in sizes.items() if compare(f"{folder.data_dir}/{key}", n) != "complete"
-    ]
+    missing = [key for key, n in sizes.items() if compare(f"{data_dir}/{key}", n) != "complete"]
     needed = sum(sizes[key] for key in missing)
-    stopped = explain_full_disk(folder.path, folder.data_dir, needed)
-    if said and not (stopped or is_writable(Path(folder.data_dir))):
-        stopped = str(not_writable(Path(folder.data_dir)))
+    stopped = explain_full_disk(folder.path, data_dir, needed)
+    if said and not (stopped or is_writable(data_dir)):
+        stopped = str(not_writable(data_dir))
     if not (stopped or (said and missing)):  # nothing has begun in a dry run
         return []
     reasons = [f"{key}: {said[key].reason}" for key in missing if key in said and said[key].reason]

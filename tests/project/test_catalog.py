@@ -138,6 +138,8 @@ def test_configuration_for_tests_is_run_as_the_catalog_runs_it(tested, bucket, o
         done = run_snakemake(tested, "--directory", ".test", "--cores", "2")
         assert done.returncode == 0, done.stderr
         assert fetched == dict(bucket.gets())
+        assert "laion-fmri: " not in done.stderr
+        assert list((tested / ".test" / "data" / ".laion_fmri" / "alive").glob("*")) == []
     assert read_tree(tested / ".test" / "data") == expected
     left = {path for path in list_all(tested) if "__pycache__" not in path} - set(before)
     assert {"/".join(path.split("/")[:2]) for path in left} <= {".test/data", ".test/.snakemake"}
