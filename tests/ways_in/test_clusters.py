@@ -15,7 +15,16 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from helpers import HOST, REPO, copy_clone, count_aws, read_tree, run, run_command, run_snakemake
+from helpers import (
+    HOST,
+    REPO,
+    copy_clone,
+    count_aws,
+    read_tree,
+    run,
+    run_command,
+    run_snakemake,
+)
 
 PLUGIN = "snakemake-executor-plugin-cluster-generic"
 pytestmark = pytest.mark.skipif(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from helpers import (
     run_command,
     run_snakemake,
     sandbox,
+    wrap_aws,
 )
 from slurm import Job, Slurm, find_slurm, run_slurm
 
@@ -145,6 +147,31 @@ def test_python_gets_the_report(slurm, profile, tiny, tiny_objects, tmp_path):
     )
     assert tiny_objects == read_tree(tmp_path)
     assert {"COMPLETED"} == {job.state for job in slurm.jobs(after=last)}
+
+
+GENERIC = "snakemake_executor_plugin_cluster_generic"
+
+
+@pytest.mark.skipif(importlib.util.find_spec(GENERIC) is None, reason=f"{GENERIC} is missing")
+def test_profile_for_any_scheduler_has_commands_that_slurm_knows(
+    slurm, tiny, tiny_objects, tmp_path
+):
+    """As it is shipped, but for the waits; a job that is cancelled is seen and sent again."""
+    (tmp_path / "data").mkdir()
+    profile = tmp_path / "profile"
+    shutil.copytree(REPO / "profiles" / "cluster-generic", profile)
+    settings = yaml.safe_load((profile / "config.yaml").read_text())
+    settings |= {"seconds-between-status-checks": 1}
+    (profile / "config.yaml").write_text(yaml.safe_dump(settings))
+    # The first job is cancelled before it fetches.
+    once = f"mkdir '{tmp_path}/once' 2> /dev/null && scancel $SLURM_JOB_ID && sleep 60"
+    words = ["--subject", "sub-03", "--data-dir", tmp_path / "data", "--profile", profile]
+    last = slurm.last()
+    done = run_command("download", *words, LAION_FMRI_AWS=wrap_aws(tmp_path, once))
+    assert done.returncode == 0, done.stderr
+    assert read_tree(tmp_path / "data") == tiny_objects
+    states = [job.state for job in slurm.jobs(after=last)]
+    assert (states.count("CANCELLED"), set(states)) == (1, {"CANCELLED", "COMPLETED"})
 
 
 ANALYSIS = (
