@@ -126,8 +126,11 @@ class Settings:
         "submit-host",
         _CONFIG,
     )
-    fetch_workers: int = option(
-        kinds.COUNT, "how many aws processes then run at once on the submit host", 4, _CONFIG
+    fetch_workers: int | None = option(
+        kinds.COUNT,
+        "how many jobs of a pipeline fetch at once on one machine (default: half of its cores, at "
+        "most 4; 4 on a submit host)",
+        ways=_CONFIG,
     )
     bucket: str | None = option(
         kinds.NAME,

@@ -1,6 +1,7 @@
 """Whether what has arrived is the object that was listed. Only the standard library."""
 
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,18 @@ from laion_fmri.fetch.job import JobSpec
 from laion_fmri.folder.guard import open_file
 
 CHANGED = "the object has been replaced in the bucket since it was listed"
+#: What aws adds to the name of a file until it is complete.
+SCRATCH = re.compile(r"\.[0-9A-Za-z]{8}\Z")
+#: Bytes beyond those that were listed at which an object is given up while it arrives. Less is
+#: judged in the end, by its time: an object that was replaced by a larger one does not stop aws.
+EXCESS = aws.PART
+#: What is noted of an object that a recursive copy passes over without a message.
+UNLISTED = "not in the listing that aws has made"
+#: What is said of one that a copy of its own has passed over as well.
+ELSEWHERE = (
+    "aws ends without an error and has not written it: is {} a container or a snap, which does not "
+    "see the disk? Set LAION_FMRI_AWS to another"
+)
 
 
 class Arrivals:

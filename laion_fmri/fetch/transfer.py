@@ -8,7 +8,6 @@ waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl`
 
 import contextlib
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from laion_fmri.base.text import spell
 from laion_fmri.errors import DataDirError
 from laion_fmri.fetch import aws
-from laion_fmri.fetch.arrival import CHANGED, Arrivals
+from laion_fmri.fetch.arrival import CHANGED, ELSEWHERE, EXCESS, SCRATCH, UNLISTED, Arrivals
 from laion_fmri.fetch.aws_process import (
     TICK,
     UNUSABLE,
@@ -48,19 +47,6 @@ LONGEST_PAUSE = 5.0
 QUIET, PATIENCE = 10.0, 3600.0
 #: Characters of a reason.
 MOST_REASON = 500
-#: What aws adds to the name of a file until it is complete.
-SCRATCH = re.compile(r"\.[0-9A-Za-z]{8}\Z")
-#: Bytes beyond those that were listed at which an object is given up while it arrives. Less is
-#: judged in the end, by its time: an object that was replaced by a larger one does not stop aws.
-EXCESS = aws.PART
-#: What is noted of an object that a recursive copy passes over without a message.
-UNLISTED = "not in the listing that aws has made"
-#: What is said of one that a copy of its own has passed over as well.
-ELSEWHERE = (
-    "aws ends without an error and has not written it: is {} a container or a snap, which does not "
-    "see the disk? Set LAION_FMRI_AWS to another"
-)
-
 #: What aws is told to write in the staging folder: a single object, or those of a batch.
 OBJECT, OBJECTS = "object", "objects"
 
@@ -96,7 +82,6 @@ class Transfer:
                 Mirror(self.data_dir) as self.mirror,
                 make_staging(self.data_dir, name) as self.staging,
             ):
-                self._recall()
                 self._fetch_all()
                 self._drop_kept()
         except DataDirError as error:
@@ -110,7 +95,7 @@ class Transfer:
         """Fetch what nobody else is fetching, then wait for the rest, or fetch it after all."""
         claims = Claims(self.data_dir)
         pause, since, said = TICK, time.monotonic(), ""
-        while self.unsettled:
+        while self._is_waiting():
             taken = claims.take(self.unsettled)
             waited = time.monotonic() - since
             if taken:
@@ -122,16 +107,22 @@ class Transfer:
                 for key in self.unsettled:
                     record_outcome(self.record, key, Outcome(WAITING, said))
                 sys.stderr.write(f"{said}: {len(self.unsettled)} objects\n")
-            for key in taken:
-                if self._is_here(key):  # another run has fetched it
-                    self._settle(key, "fetched", "")
+            self._recall()
             self.wanted = dict.fromkeys(key for key in taken if key in self.unsettled)
             if self.wanted:
                 self._fetch_wanted()
             claims.drop(taken)
-            if self.unsettled:
+            if self._is_waiting():
                 pause = TICK if taken else min(1.5 * pause, LONGEST_PAUSE)
                 self._wait(pause)
+
+    def _is_waiting(self) -> bool:
+        """Whether there is something that this job does not end without."""
+        return bool(self.unsettled)
+
+    def _is_own(self, _key: str) -> bool:
+        """Whether the job fails if `_key` does."""
+        return True
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -238,8 +229,7 @@ class Transfer:
                 with contextlib.suppress(PermissionError):  # a file system that takes no times
                     # aws sets LastModified, which is older than the stamp.
                     os.utime(staged, dir_fd=here, follow_symlinks=False)
-                kept.keep(self.data_dir, key, here, staged)
-                move(staged, here, name, folder)
+                self._place(key, staged, name, folder)
         except OSError as error:
             if error.errno in NO_FOLDER:
                 why = "a folder of it is a link that leads out of the data directory, or a file"
@@ -248,6 +238,10 @@ class Transfer:
                 self._settle(key, "failed", f"cannot write {target}: {error.strerror}")
         else:
             self._settle(key, "fetched", "")
+
+    def _place(self, key: str, staged: str, name: str, folder: int) -> None:
+        kept.keep(self.data_dir, key, self.staging, staged)
+        move(staged, self.staging, name, folder)
 
     def _judge(self, messages: str, *, times_count: bool) -> None:
         """Settle what need not be tried again, and note what went wrong with the rest."""
@@ -293,13 +287,17 @@ class Transfer:
 
     def _recall(self) -> None:
         """Settle what an earlier attempt or another run has fetched, or was refused for good."""
-        for key, size in self.sizes.items() if kept.has_any(self.data_dir) else ():
-            if kept.recall(self.data_dir, key, size, self.staging):
+        has_kept = kept.has_any(self.data_dir)
+        for key in list(self.unsettled):
+            if self._is_here(key) or (has_kept and self._recall_kept(key)):
                 self._settle(key, "fetched", "")
         if self.spec.keeps:
             for key, said in read_outcomes(self.record.parent, self.record.name).items():
                 if key in self.unsettled and said in aws.FINAL.values():
                     self._settle(key, *said)
+
+    def _recall_kept(self, key: str) -> bool:
+        return kept.recall(self.data_dir, key, self.sizes[key], self.staging)
 
     def _drop_kept(self) -> None:
         """Drop the second links to what is in place, unless somebody may still remove that."""
@@ -343,7 +341,7 @@ class Transfer:
         reason = spell(reason, MOST_REASON)
         del self.unsettled[key]
         self.wanted.pop(key, None)
-        self.failed |= outcome != "fetched"
+        self.failed |= outcome != "fetched" and self._is_own(key)
         with contextlib.suppress(OSError):  # on a full disk, the run has to find out by itself
             record_outcome(self.record, key, Outcome(outcome, reason))
         if reason:

@@ -13,7 +13,7 @@ from typing import Any
 
 from laion_fmri.base.bids import Parsed, parse_key
 from laion_fmri.base.files import write_atomically
-from laion_fmri.dataset import Scope, make_scope
+from laion_fmri.dataset import Scope, find_scope, make_scope
 from laion_fmri.folder.obstacles import find_conflicts, is_safe_key
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.scopes import find_scopes, find_subjects
@@ -26,6 +26,7 @@ class Listing:
         self._folder = folder
         self._is_main = is_main
         self._looked: set[str] = set()
+        self._trees: list[str] = []
         self._conflicts: dict[str, str] | None = None
         self._keys: dict[str, list[tuple[str, Parsed]]] = {}
         self._answers: dict[str, Any] = {}
@@ -41,18 +42,33 @@ class Listing:
         """The size in bytes of every object of the selection, by key."""
         return self._known[0]
 
+    @property
+    def trees(self) -> list[str]:
+        """The prefixes that were listed in full."""
+        return [*self._folder.trees, *self._trees]
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys that were listed."""
+        return list(chain(*self._known))
+
     def find_size(self, key: str) -> int | None:
         """Return the size of `key` in bytes, or None if the bucket does not have it.
 
-        Outside what was listed, the main process lists the folder of the key, once.
+        Outside what was listed, the main process lists what the subject has of its scope, once, or
+        the folder of the key.
         """
         if not is_safe_key(key):
             return None
         for known in self._known:
             if key in known:
                 return known[key]
-        if not key.startswith(self._folder.trees):
-            self._look(key.rpartition("/")[0] + "/" if "/" in key else "", deep=False)
+        if not key.startswith(tuple(self.trees)):
+            scope, subject = find_scope(key), parse_key(key).sub
+            if scope and (subject or not scope.has_subjects):
+                self._look(scope.prefix_of(subject or ""), deep=True)
+            else:
+                self._look(key.rpartition("/")[0] + "/" if "/" in key else "", deep=False)
         return self._known[1].get(key)
 
     def find_scopes(self, names: Iterable[str]) -> list[Scope]:
@@ -110,6 +126,8 @@ class Listing:
         if name in self._looked:
             return
         self._looked.add(name)
+        if deep:
+            self._trees.append(prefix)
         found = Path(self._folder.path, f"found-{name}.json")
         if self._is_main:
             listed = self._folder.bucket.list_objects(prefix, deep=deep)

@@ -28,6 +28,7 @@ from laion_fmri.config import (
     not_writable,
 )
 from laion_fmri.errors import ConfigError, DataDirError
+from laion_fmri.fetch.mates import write_program
 from laion_fmri.fetch.outcomes import read_outcomes
 from laion_fmri.folder.disk_space import explain_full_disk
 from laion_fmri.folder.guard import make_own_folder
@@ -48,6 +49,8 @@ class Process:
     is_main: bool  # started by hand, and not one of Snakemake's jobs
     crew: Crew
     rules: Sequence[str] | None  # that the process may run; None for all
+    is_clone: bool  # its main Snakefile is our own, which fetches a selection in batches
+    module: str | None  # how the pipeline calls the module; None for a clone
     resolve_path: Callable[[str], str]  # what Snakemake makes of a path: a module may have a prefix
 
 
@@ -61,6 +64,7 @@ class Module:
     obstacles: tuple[str, ...] = ()
     is_first: bool = True  # in its data directory
     presence: Presence | None = None
+    is_again: bool = False  # it has been read before
     # What a job needs to find the data directory, where a scheduler starts it without a variable.
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,20 +74,24 @@ class Modules:
 
     def __init__(self) -> None:
         self._workflow: Callable[[], object] = lambda: None
-        self._opened: list[Module] = []
+        self._opened: dict[str, Module] = {}
 
     def open(self, config: Mapping[str, Any], process: Process) -> Module:
         """Read a module's `config` and find what its rules fetch; raises LaionFmriError."""
         if self._workflow() is not process.workflow:
-            self._workflow, self._opened = weakref.ref(process.workflow), []
+            self._workflow, self._opened = weakref.ref(process.workflow), {}
         settings = read_config(config)
         if is_dry_run(sys.argv):  # which writes nothing, whoever has written the configuration
             settings = replace(settings, save_manifest=None)
         data_dir, rule_dir = _choose_data_dir(settings, process.resolve_path)
+        # Snakemake reads a module again for each `use rule`.
+        name = json.dumps([process.module, data_dir, config], sort_keys=True, default=str)
+        if name in self._opened:
+            return replace(self._opened[name], messages=(), is_again=True)
         others = self._find_same(data_dir)
         module = _open(config, settings, data_dir, rule_dir, process, others)
         module = replace(module, is_first=not others)
-        self._opened.append(module)
+        self._opened[name] = module
         return module
 
     def find(self, data_dir: str | None = None) -> list[Rules]:
@@ -92,7 +100,7 @@ class Modules:
         A module with a prefix is also known by the data directory of its configuration, if no other
         is.
         """
-        opened = [module.rules for module in self._opened]
+        opened = [module.rules for module in self._opened.values()]
         if data_dir is None:
             return opened
         exact = [rules for rules in opened if rules.folder.data_dir == data_dir]
@@ -153,8 +161,11 @@ def _open(
         return Module(settings, Rules(replace(empty, rule_dir=rule_dir)))
     selection, _ = prepare(settings, Path(data_dir))
     plan = plan_run(settings, selection, Path(data_dir))
-    crew = replace(process.crew, fetches_here=settings.fetch_on == "submit-host")
+    fetches_here = settings.fetch_on == "submit-host"
+    crew = replace(process.crew, fetches_here=fetches_here, is_guest=not process.is_clone)
     skip = {key for rules in others for job in rules.jobs for key, _ in job.objects}
+    if not process.is_clone:  # each object that a rule asks for has a job of its own
+        skip.update(key for key, _ in plan.wanted)
     opened, table, presence = open_run(plan, run_dir, crew, skip)
     if presence:
         atexit.register(presence.close)  # if it does not get as far as the end of the run
@@ -165,9 +176,12 @@ def _open(
         raise not_writable(Path(data_dir))
     make_own_folder(run_dir)
     opened.save()
+    write_program(opened.path, data_dir)
     write_stamp(opened.path, data_dir, table.partial_keys())
     obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
-    made = Rules(opened, is_main=True, obstacles=table.obstacles)
+    made = Rules(
+        opened, is_main=True, obstacles=table.obstacles, workers=opened.slots or crew.workers
+    )
     messages = (*table.warnings, *obstacles, *table.notes)
     variables = _find_variables(settings.data_dir, data_dir)
     return Module(settings, made, messages, obstacles, presence=presence, variables=variables)
@@ -195,6 +209,10 @@ def close_module(module: Module) -> list[str]:
     tried = [job for job in folder.jobs if any(key in said for key, _ in job.objects)]
     sizes = {key: size for job in tried for key, size in job.objects}
     missing = [key for key, n in sizes.items() if compare(f"{data_dir}/{key}", n) != "complete"]
+    # Objects with a job of their own, which may have been used and removed by now.
+    single = {key: module.rules.listing.find_size(key) or 0 for key in said if key not in sizes}
+    sizes |= single
+    missing += [key for key in single if said[key].outcome != "fetched"]
     needed = sum(sizes[key] for key in missing)
     stopped = explain_full_disk(folder.path, data_dir, needed)
     if said and not (stopped or is_writable(data_dir)):

@@ -38,6 +38,10 @@ class Plan:
         return [(row.key, row.size) for row in self.table.incomplete() if row.key not in blocked]
 
 
+#: Jobs that fetch at once in a pipeline: each has ten connections.
+GUESTS = 4
+
+
 @dataclass(frozen=True)
 class Crew:
     """Who fetches: how many jobs at once, and where."""
@@ -46,6 +50,15 @@ class Crew:
     on_cluster: bool = False  # jobs are sent to other machines
     fetches_here: bool = False  # but fetch jobs stay on the machine that submits
     find_aws: bool = True  # the AWS CLI has to be here, and not in the rule's own environment
+    is_guest: bool = False  # among the jobs of somebody's pipeline, which need cores as well
+
+    def count_slots(self, given: int | None) -> int | None:
+        """Return how many fetch at once beside other jobs; None for as many as there are cores."""
+        if self.on_cluster:  # on whose submit host Snakemake bounds nothing
+            return (given or GUESTS) if self.fetches_here else None
+        if self.is_guest:
+            return given or max(1, min(GUESTS, self.workers // 2))
+        return None
 
 
 def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection | None, Path]:
@@ -106,7 +119,7 @@ def _make_folder(
 ) -> RunFolder:
     settings, table = plan.settings, plan.table
     wanted = [item for item in plan.wanted if item[0] not in skip]
-    slots = settings.fetch_workers if crew.fetches_here and crew.on_cluster else None
+    slots = crew.count_slots(settings.fetch_workers)
     workers = slots or crew.workers
     if crew.on_cluster and not slots:
         jobs = plan_for_cluster(wanted, list(table.listed), table.trees)

@@ -8,17 +8,19 @@ complete file a path that cannot exist, so that Snakemake takes it for a source 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import parse_key
+from laion_fmri.base.files import write_atomically
 from laion_fmri.base.text import format_size
 from laion_fmri.errors import SelectionError
 from laion_fmri.fetch.job import PROGRAM, Job
+from laion_fmri.fetch.mates import Groups
 from laion_fmri.folder.obstacles import Obstacles
-from laion_fmri.run.jobs import make_single
+from laion_fmri.run.jobs import make_single, plan_jobs
 from laion_fmri.run.listing import Listing
 from laion_fmri.run.run_folder import RunFolder, write_stamp
 from laion_fmri.selection.table import compare
@@ -43,13 +45,16 @@ class Rules:
         is_main: bool = False,
         runs_single: bool = False,
         obstacles: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         self.folder = folder
         self.is_main = is_main
         self.runs_single = runs_single
         self.obstacles = dict(obstacles or {})
         self.listing = Listing(folder, is_main=is_main)
+        self.workers = workers
         self._stale: set[str] = set()
+        self._groups: dict[str, Job] = {}  # key -> the job that fetches it with others
 
     @property
     def jobs(self) -> Sequence[Job]:
@@ -116,10 +121,34 @@ class Rules:
             return text
         return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
 
-    def describe_single(self, key: str) -> str:
-        """Return, as JSON, what the transfer of the single object `key` has to know."""
-        spec = self.folder.specify(make_single(key, self.listing.find_size(key) or 0))
-        return spec._replace(max_bandwidth=self.folder.single_bandwidth).to_json()
+    def find_source(self, key: str, wanted: Callable[[], Iterable[str]]) -> str:
+        """Return where the object `key` comes from; `wanted` are the keys that have a job.
+
+        Snakemake asks for it again when a job is about to start. It knows all jobs by then, so that
+        what they fetch can be shared out.
+        """
+        if self.is_main and key not in self._groups and (keys := {*wanted()}):
+            self._plan({key, *keys} - self._groups.keys())
+        return f"s3://{self.folder.bucket.name}/{key}"
+
+    def find_minutes(self, key: str, wanted: Callable[[], Iterable[str]]) -> int:
+        """Return the time to ask a cluster for: that of all that is fetched with `key`."""
+        self.find_source(key, wanted)
+        return self._groups.get(key, make_single(key, self.listing.find_size(key) or 0)).minutes
+
+    def _plan(self, keys: set[str]) -> None:
+        """Share out `keys` as jobs, of which the first that starts fetches what all are for."""
+        sizes = {key: self.listing.find_size(key) or 0 for key in sorted(keys)}
+        jobs = plan_jobs(
+            sizes.items(), self.listing.keys, self.workers, os.cpu_count() or 1, self.listing.trees
+        )
+        for job in jobs:
+            spec = self.folder.specify(job)
+            spec = spec._replace(max_bandwidth=self.folder.single_bandwidth)
+            write_atomically(Path(self.folder.job_file(job)), spec.to_json())
+            self._groups |= {key: job for key, _ in job.objects}
+        names = {key: job.name for key, job in self._groups.items()}
+        Groups(self.folder.aws, names).save(self.folder.path)
 
     def name_single(self, wildcards: Any) -> str:
         """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""

@@ -59,7 +59,10 @@ def test_settings_have_the_keys_that_the_catalog_reads():
 def test_settings_say_how_the_rules_get_their_software():
     """Conda it is: each rule that runs aws has an environment, and none a container."""
     text = "".join(path.read_text() for path in sorted(REPO.glob("workflow/rules/*.smk")))
-    runs, environments = text.count("{params.aws:q}"), len(re.findall(r"^\s+conda:", text, re.M))
+    runs, environments = (
+        text.count(" s3 cp {params.options:q}"),
+        len(re.findall(r"^\s+conda:", text, re.M)),
+    )
     assert runs == environments > 0
     deployment = SETTINGS["usage"]["software-stack-deployment"]
     assert [name for name, works in deployment.items() if works] == ["conda"]

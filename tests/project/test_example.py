@@ -70,16 +70,12 @@ def example(server, tmp_path_factory):
 
 
 def test_example_fetches_what_its_rules_name(example):
-    """Betas, trials and R2 of each session, the mean R2 of each subject, and once each.
-
-    A mask comes along in the batch of small files, as with every selection that names a session.
-    """
+    """Betas, trials and R2 of each session, the mean R2 of each subject, and once each."""
     _, fetched, _ = example[1]["run"]
     expected = {key for session in SESSIONS for key in keys_of(*session).values()}
     stem = "task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.nii.gz"
     expected |= {f"{DERIVATIVES}/{sub}/{sub}_{stem}" for sub, _ in SESSIONS}
-    mask = f"{DERIVATIVES}/sub-03/sub-03_task-images_space-T1w_desc-meanR2gt15mask_mask.nii.gz"
-    assert dict.fromkeys(expected | {mask}, 1) == fetched
+    assert dict.fromkeys(expected, 1) == fetched
 
 
 def read_image(objects: dict[str, bytes], key: str) -> np.ndarray:

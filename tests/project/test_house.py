@@ -146,10 +146,12 @@ FOLDERS = ("dir_fd", "src_dir_fd", "dst_dir_fd")
 OWN = {
     "folder.guard": {"Mirror.__init__", "make_own_folder", "read_own_file"},
     "check.removal": {"Folders.__init__"},
+    "fetch.mates": {"Groups.save", "JobOfOne._place", "write_program"},
     "fetch.outcomes": {"record_outcome"},
     "fetch.transfer": {"Transfer.run", "Transfer._run_aws", "Transfer._stop_run"},
     "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
     "run.process": {"run_workflow", "_clean_up"},
+    "run.rules": {"Rules._plan"},
     "run.listing": {"Listing._keep", "Listing._look"},
     "run.loader": {"main", "_make_cache"},
     "run.pipeline_modules": {"_choose_data_dir"},

@@ -15,7 +15,7 @@ TEXT = (FOLDER / "README.md").read_text()
 PROFILES = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
 CLUSTERS = ("slurm", "cluster-generic")
 #: What is named in backquotes and is no option of a profile.
-OTHERS = {"default", *CLUSTERS, "fetch_workers", "laion_fmri_transfers", "max_bandwidth"}
+OTHERS = {"default", *CLUSTERS, "fetch_workers", "max_bandwidth"}
 OTHERS |= {"success", "failed", "running", "snakemake"}
 
 
@@ -87,11 +87,11 @@ def test_snakemake_knows_every_option(name, tiny, tmp_path):
 
 
 def test_the_resource_bounds_a_run(tiny, tiny_objects, tmp_path):
-    """``--resources laion_fmri_transfers=1`` has one transfer at a time."""
+    """``--resources fetch_workers=1`` has one transfer at a time."""
     data_dir, log = tmp_path / "data", tmp_path / "log"
     data_dir.mkdir()
     clone = copy_clone(tmp_path / "clone", subject="sub-03", data_dir=str(data_dir))
-    bound = ["--cores", "4", "--resources", "laion_fmri_transfers=1"]
+    bound = ["--cores", "4", "--resources", "fetch_workers=1"]
     done = run_snakemake(clone, *bound, LAION_FMRI_AWS=count_aws(tmp_path, log, "sleep 0.3"))
     assert done.returncode == 0, done.stderr
     assert read_tree(data_dir) == tiny_objects

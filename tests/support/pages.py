@@ -1,10 +1,11 @@
 """Pages of the documentation as what they ask a reader to type: blocks, and a run of all of them.
 
 A comment above a block says how it is to be taken, where it is more than typed into a shell or run
-as a Python script: ``<!-- file: NAME -->`` saves it, ``<!-- in another terminal -->`` leaves it
-running, ``<!-- in a clone -->`` is run there, ``<!-- with: NAME=VALUE -->`` sets a variable, and
-``<!-- not run: REASON -->`` and ``<!-- tested elsewhere: TEST -->`` leave it out. A block of the
-language ``text`` is what the block before it prints; dots in it stand for anything.
+as a Python script: ``<!-- file: NAME -->`` saves it, ``<!-- end of: NAME -->`` adds it to a file,
+``<!-- in another terminal -->`` leaves it running, ``<!-- in a clone -->`` is run there,
+``<!-- with: NAME=VALUE -->`` sets a variable, and ``<!-- not run: REASON -->`` and
+``<!-- tested elsewhere: TEST -->`` leave it out. A block of the language ``text`` is what the block
+before it prints; dots in it stand for anything.
 """
 
 from __future__ import annotations
@@ -121,10 +122,11 @@ class Reader:
         text = self.translate(block.text)
         if set(block.how) & {"not run", "tested elsewhere"}:
             return
-        if name := block.how.get("file"):
+        if name := block.how.get("file") or block.how.get("end of"):
             file = self.folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+            old = file.read_text() if "end of" in block.how else ""
+            file.write_text(old + text)
             self.saved[file] = False
         elif block.language == "text":
             check_output(block, text, self.said)

@@ -122,7 +122,7 @@ def test_inputs_by_filter(bucket, objects, tmp_path):
     prefixes = [request.query.get("prefix") for request in bucket.listings()]
     trees = [f"derivatives/{tree}/sub-0{n}/" for n in "13" for tree in ("glmsingle-tedana", "rois")]
     assert sorted(["", *trees]) == sorted(p for p in prefixes if p in ("", *trees))
-    assert len(prefixes) <= 5 + 3  # and the folders that recursive copies list, one for each batch
+    assert len(prefixes) <= 5 + 4, prefixes  # and the folders that recursive copies list
     before = stat_all(host / "data", arrived)
     bucket.clear_requests()
     assert "Nothing to be done" in run_host(host)
@@ -397,7 +397,7 @@ def module(bucket, tmp_path):
     workflow = Workflow()
 
     def open_module(subject: str = "none", **config: object):
-        process = Process(workflow, True, Crew(2), None, str)
+        process = Process(workflow, True, Crew(4), None, False, "laion", str)
         config |= {"subject": subject, "data_dir": str(tmp_path)}
         return MODULES.open(config, process).rules
 
@@ -504,10 +504,11 @@ def test_a_wildcard_that_the_rule_does_not_have(module):
 
 
 def test_the_line_is_shared_by_what_a_pipeline_names(module):
-    """With two workers, each of the objects that rules name gets half of the limit."""
+    """With four cores two jobs fetch at once, and each has half of the limit."""
     opened = module(max_bandwidth=8)
-    described = json.loads(opened.describe_single("README"))
-    assert described["max_bandwidth"] == 4_000_000
+    assert opened.find_source("README", lambda: ["README"]) == "s3://laion-fmri/README"
+    (job,) = Path(opened.folder.path).glob("object_*.json")
+    assert json.loads(job.read_text())["max_bandwidth"] == 4_000_000
 
 
 def test_all_subjects_are_looked_up_once(module, bucket):

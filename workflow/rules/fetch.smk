@@ -17,7 +17,7 @@ for index, job in enumerate(RULES.jobs):
         resources:
             mem_mb=1000,
             runtime=job.minutes,
-            laion_fmri_transfers=1,
+            fetch_workers=1,
         params:
             transfer=TRANSFER,
             job=f"@{RULES.folder.job_file(job)}",

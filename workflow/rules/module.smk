@@ -1,4 +1,5 @@
 import atexit
+import hashlib
 import os
 
 from snakemake.exceptions import WorkflowError
@@ -26,8 +27,9 @@ def open_module():
         find_aws=not workflow.deployment_settings.deployment_method,
     )
     is_main = workflow.is_main_process
+    name = workflow.modifier.namespace
     allowed = read_allowed_rules(sys.argv)
-    process = Process(workflow, is_main, crew, allowed, resolve_path)
+    process = Process(workflow, is_main, crew, allowed, IS_CLONE, name, resolve_path)
     try:
         if asks_for_no_file(sys.argv):
             return open_nothing(config)
@@ -64,9 +66,21 @@ def needs_object(wildcards):
     return RULES.needs(wildcards.key)
 
 
-def describe_object(wildcards):
-    """Return what the transfer of a single object has to know."""
-    return RULES.describe_single(wildcards.key)
+def list_wanted():
+    """Return the keys that this run has a job for; none while it is still finding that out."""
+    jobs = workflow.dag.needrun_jobs() if workflow.scheduler else ()
+    found = [getattr(job, "wildcards_dict", None) or {} for job in jobs]
+    return [wildcards["key"] for wildcards in found if set(wildcards) == {"key"}]
+
+
+def find_source(wildcards):
+    """Return where an object comes from, in the terms of aws."""
+    return RULES.find_source(wildcards.key, list_wanted)
+
+
+def find_minutes(wildcards):
+    """Return the minutes that a job of one object may take."""
+    return RULES.find_minutes(wildcards.key, list_wanted)
 
 
 def tell(texts):
@@ -80,8 +94,15 @@ def end_run(module):
     tell(close_module(module))
 
 
+# Its own Snakefile is the main one.
+IS_CLONE = Path(workflow.main_snakefile).resolve() == clone.resolve() / "Snakefile"
 MODULE = open_module()
 RULES = MODULE.rules
+# A variable, so that the command is the same in every folder and environment.
+NAME = f"LAION_FMRI_FETCH_{hashlib.sha256(resolve_path(RULES.folder.rule_dir).encode()).hexdigest()[:8]}"
+if MODULE.is_first:
+    os.environ[NAME] = f"{RULES.folder.path}/fetch"
+PROGRAM = f'"${NAME}"'
 # An output no rule can create; requesting it fails the run if files are blocked.
 OBSTACLES = [f"{RULES.folder.path}/obstacles"] if MODULE.obstacles else []
 # Without a network on the nodes of a cluster, the machine that submits has to fetch.
@@ -90,10 +111,11 @@ HERE = MODULE.settings.fetch_on == "submit-host"
 inputs_of, outputs_of = RULES.needs_of, RULES.outputs
 tell(MODULE.messages)
 # Handlers of a module (onerror, onsuccess) do not run.
-atexit.register(end_run, MODULE)
-# Snakemake does not bound what runs on the machine that submits.
+if not MODULE.is_again:
+    atexit.register(end_run, MODULE)
+# Fetching leaves cores to other rules; --resources fetch_workers=8 says otherwise.
 if RULES.folder.slots:
-    workflow.global_resources["laion_fmri_transfers"] = RULES.folder.slots
+    workflow.global_resources.setdefault("fetch_workers", RULES.folder.slots)
 # Some schedulers start a job without any variable. Snakemake gives it those that are registered.
 os.environ.update(MODULE.variables)
 workflow.register_envvars(*MODULE.variables)

@@ -2,13 +2,13 @@
 if MODULE.is_first:
 
     rule fetch_object:
-        """Fetch one object that is in no job of the plan, when a pipeline names it."""
+        """Fetch one object of the bucket, together with those that other jobs of this rule are for."""
         input:
             needs_object,
         output:
             f"{RULES.folder.rule_dir}/{{key}}",
         log:
-            RULES.log("{key}"),
+            RULES.log("{key}.log"),
         wildcard_constraints:
             key=r"(?!\.laion_fmri/).+",
         localrule: HERE
@@ -16,19 +16,16 @@ if MODULE.is_first:
             "../envs/awscli.yaml"
         resources:
             mem_mb=1000,
-            runtime=240,
-            laion_fmri_transfers=1,
+            runtime=find_minutes,
+            fetch_workers=1,
         params:
-            transfer=TRANSFER,
-            job=describe_object,
-            aws=RULES.folder.aws,
+            source=find_source,
             options=RULES.folder.bucket.aws_options(),
-            named=RULES.name_single,
         message:
-            "fetch {params.named}"
+            "fetch {wildcards.key}"
         shell:
-            "exec {params.transfer:q} {params.job:q} --"
-            " {params.aws:q} s3 cp {params.options:q} 2> {log:q}"
+            PROGRAM + " {wildcards.key:q} --"
+            " aws s3 cp {params.options:q} {params.source:q} {output:q} 2> {log:q}"
 
 
 if OBSTACLES:
