@@ -6,6 +6,7 @@ needs.
 """
 
 import atexit
+import contextlib
 import hashlib
 import itertools
 import json
@@ -26,12 +27,13 @@ from laion_fmri.config import (
     is_writable,
     make_data_dir,
     not_writable,
+    state_dir,
 )
 from laion_fmri.errors import ConfigError, DataDirError
 from laion_fmri.fetch.mates import write_program
 from laion_fmri.fetch.outcomes import read_outcomes
 from laion_fmri.folder.disk_space import explain_full_disk
-from laion_fmri.folder.guard import make_own_folder
+from laion_fmri.folder.guard import ALIVE, make_own_folder
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
@@ -54,12 +56,13 @@ class Process:
     resolve_path: Callable[[str], str]  # what Snakemake makes of a path: a module may have a prefix
 
 
-@dataclass(frozen=True)
+@dataclass
 class Module:
     """A module of the pipeline: its settings, its rules, and what there is to say of it."""
 
     settings: Settings
     rules: Rules
+    data_dir: Path = Path()  # absolute
     messages: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
     is_first: bool = True  # in its data directory
@@ -86,11 +89,12 @@ class Modules:
         data_dir, rule_dir = _choose_data_dir(settings, process.resolve_path)
         # Snakemake reads a module again for each `use rule`.
         name = json.dumps([process.module, data_dir, config], sort_keys=True, default=str)
-        if name in self._opened:
-            return replace(self._opened[name], messages=(), is_again=True)
+        if again := self._opened.get(name):
+            again.messages, again.is_again = (), True
+            return again
         others = self._find_same(data_dir)
         module = _open(config, settings, data_dir, rule_dir, process, others)
-        module = replace(module, is_first=not others)
+        module.is_first = not others
         self._opened[name] = module
         return module
 
@@ -183,8 +187,31 @@ def _open(
         opened, is_main=True, obstacles=table.obstacles, workers=opened.slots or crew.workers
     )
     messages = (*table.warnings, *obstacles, *table.notes)
-    variables = _find_variables(settings.data_dir, data_dir)
-    return Module(settings, made, messages, obstacles, presence=presence, variables=variables)
+    return Module(
+        settings,
+        made,
+        Path(data_dir).absolute(),
+        messages,
+        obstacles,
+        presence=presence,
+        variables=_find_variables(settings.data_dir, data_dir),
+    )
+
+
+def follow(module: Module) -> None:
+    """Go along with a `workdir` after the module, below which a relative data directory is."""
+    here = Path(module.rules.folder.data_dir).absolute()
+    if here == module.data_dir:
+        return
+    if module.presence:
+        module.presence.close()
+        with contextlib.suppress(OSError):  # there is something in it
+            os.removedirs(state_dir(module.data_dir) / ALIVE)
+    here.parent.mkdir(parents=True, exist_ok=True)
+    make_data_dir(here)
+    module.data_dir, module.presence = here, Presence(here)
+    module.rules.folder = replace(module.rules.folder, presence=module.presence.name)
+    module.rules.folder.save()
 
 
 def _list_values(values: Values) -> Values:
@@ -198,9 +225,7 @@ def close_module(module: Module) -> list[str]:
     """
     if not module.rules.is_main:
         return []
-    folder = module.rules.folder
-    # Snakemake has left the directory that a relative one starts from, which the run folder is in.
-    data_dir = Path(folder.path).parents[2] / folder.data_dir
+    folder, data_dir = module.rules.folder, module.data_dir
     if module.presence:
         module.presence.close()
         clear_up(data_dir)

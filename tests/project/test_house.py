@@ -154,7 +154,7 @@ OWN = {
     "run.rules": {"Rules._plan"},
     "run.listing": {"Listing._keep", "Listing._look"},
     "run.loader": {"main", "_make_cache"},
-    "run.pipeline_modules": {"_choose_data_dir"},
+    "run.pipeline_modules": {"_choose_data_dir", "follow"},
 }
 
 

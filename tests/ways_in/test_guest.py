@@ -215,3 +215,33 @@ def bench_bucket(bench: FaultServer) -> str:
 
     assert bench
     return os.environ["LAION_FMRI_BUCKET"]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_workdir_of_the_host(bench, tmp_path, place):
+    """Before or after the module: relative paths are those below it."""
+    host = make_host(tmp_path / "host", copy_rule([A]))
+    (host / "work").mkdir()
+    file = host / "Snakefile"
+    rules = file.read_text()
+    where = 'workdir: "work"\n'
+    marker = "use rule * from laion as laion_*\n"
+    after = rules.replace(marker, f"{marker}\n{where}")
+    file.write_text(where + rules if place == "before" else after)
+    said = snakemake(host)
+    assert read_tree(host / "work" / "data") == {A: OBJECTS[A]}
+    assert (host / "work" / "joined.txt").read_bytes() == OBJECTS[A]
+    assert not (host / "data").exists()
+    assert "Traceback" not in said
+    assert "Nothing to be done" in snakemake(host)
+
+
+def test_a_storage_provider_for_all_paths_is_refused(bench, tmp_path):
+    """It would look for the files of the bucket in that storage; one line says what to do."""
+    host = make_host(tmp_path / "host", copy_rule([A]))
+    said = snakemake(
+        host, "--default-storage-provider", "fs", "--default-storage-prefix", tmp_path, status=1
+    )
+    assert "--default-storage-provider fs" in said
+    assert "local()" in said
+    assert "Traceback" not in said

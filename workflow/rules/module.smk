@@ -6,7 +6,13 @@ from snakemake.exceptions import WorkflowError
 
 from laion_fmri.base.text import spell
 from laion_fmri.errors import LaionFmriError
-from laion_fmri.run.pipeline_modules import MODULES, Process, close_module, open_nothing
+from laion_fmri.run.pipeline_modules import (
+    MODULES,
+    Process,
+    close_module,
+    follow,
+    open_nothing,
+)
 from laion_fmri.run.plan import Crew
 from laion_fmri.run.rules import asks_for_no_file
 from laion_fmri.settings import NO_SUBJECT
@@ -30,6 +36,12 @@ def open_module():
     name = workflow.modifier.namespace
     allowed = read_allowed_rules(sys.argv)
     process = Process(workflow, is_main, crew, allowed, IS_CLONE, name, resolve_path)
+    if storage := getattr(workflow.storage_settings, "default_storage_provider", None):
+        raise WorkflowError(
+            f"--default-storage-provider {storage} would look for the files of the module in that"
+            " storage, where local() cannot mark what your rules name; run without it, and mark"
+            " the files that are in the storage with storage()"
+        )
     try:
         if asks_for_no_file(sys.argv):
             return open_nothing(config)
@@ -63,6 +75,8 @@ def find_all(rules):
 
 def needs_object(wildcards):
     """Return the input of a single object, which decides whether it is fetched."""
+    if workflow.is_main_process:
+        follow(MODULE)
     return RULES.needs(wildcards.key)
 
 
@@ -101,7 +115,9 @@ RULES = MODULE.rules
 # A variable, so that the command is the same in every folder and environment.
 NAME = f"LAION_FMRI_FETCH_{hashlib.sha256(resolve_path(RULES.folder.rule_dir).encode()).hexdigest()[:8]}"
 if MODULE.is_first:
-    os.environ[NAME] = f"{RULES.folder.path}/fetch"
+    if workflow.is_main_process or NAME not in os.environ:
+        os.environ[NAME] = f"{RULES.folder.path}/fetch"
+    workflow.register_envvars(NAME)
 PROGRAM = f'"${NAME}"'
 # An output no rule can create; requesting it fails the run if files are blocked.
 OBSTACLES = [f"{RULES.folder.path}/obstacles"] if MODULE.obstacles else []
