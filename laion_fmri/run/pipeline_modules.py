@@ -34,7 +34,7 @@ from laion_fmri.folder.guard import make_own_folder
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
-from laion_fmri.run.rules import Rules, is_dry_run, load_rules
+from laion_fmri.run.rules import Rules, is_dry_run, load_rules, only_shows
 from laion_fmri.run.run_folder import TABLE, RunFolder, write_stamp
 from laion_fmri.selection.table import compare
 from laion_fmri.settings import Settings, Values, read_config
@@ -150,7 +150,8 @@ def _open(
         empty = RunFolder(str(run_dir), data_dir, Bucket.from_settings(settings), settings.facts)
         return Module(settings, Rules(replace(empty, rule_dir=rule_dir)))
     selection, _ = prepare(settings, Path(data_dir))
-    plan = plan_run(settings, selection, Path(data_dir))
+    prefers_kept = only_shows(sys.argv)
+    plan = plan_run(settings, selection, Path(data_dir), prefers_kept=prefers_kept)
     crew = replace(process.crew, fetches_here=settings.fetch_on == "submit-host")
     skip = {key for rules in others for job in rules.jobs for key, _ in job.objects}
     opened, table, presence = open_run(plan, run_dir, crew, skip)

@@ -3,7 +3,7 @@ import atexit
 from snakemake.exceptions import WorkflowError
 
 from laion_fmri.base.text import spell
-from laion_fmri.errors import LaionFmriError
+from laion_fmri.errors import BucketError, LaionFmriError
 from laion_fmri.run.pipeline_modules import MODULES, Process, close_module, open_nothing
 from laion_fmri.run.plan import Crew
 from laion_fmri.run.rules import asks_for_no_file
@@ -42,6 +42,10 @@ def all_targets(wildcards):
             'with subject: "none" there is nothing to fetch but what the rules of a pipeline name;'
             ' write a subject, such as "sub-03", or "all"'
         )
+    try:
+        RULES.check_reach()
+    except BucketError as error:
+        stop(error)
     return RULES.paths()
 
 
@@ -60,7 +64,10 @@ def find_all(rules):
 
 def needs_object(wildcards):
     """Return the input of a single object, which decides whether it is fetched."""
-    return RULES.needs(wildcards.key)
+    try:
+        return RULES.needs(wildcards.key)
+    except BucketError as error:
+        stop(error)
 
 
 def describe_object(wildcards):
@@ -72,6 +79,12 @@ def tell(texts):
     """Say something to whoever has started Snakemake."""
     for text in texts:
         print(f"laion-fmri: {spell(text)}", file=sys.stderr)
+
+
+def stop(error):
+    """End Snakemake in one line: it would add where in the rules an error has come up."""
+    tell([str(error)])
+    raise SystemExit(1)
 
 
 def end_run(module):
