@@ -13,6 +13,7 @@ import stat
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,9 @@ PAUSE = 10.0
 
 #: When a bucket could not be reached for the last time, by its name and endpoint.
 _FAILED: dict[tuple[str, str | None], float] = {}
+
+#: Whether listings are kept: by commands and downloads, and by no function that only looks.
+keeps: ContextVar[bool] = ContextVar("keeps", default=False)
 
 Item = dict[str, Any]
 
@@ -49,6 +53,7 @@ class Reach:
     #: Whether the last listing will do, as for a report.
     prefers_kept: bool = False
     is_cut_off: bool = False
+    keeps: bool = field(default_factory=keeps.get)
     #: When the listings were made that are used in place of the bucket's.
     dates: list[datetime] = field(default_factory=list)
     is_said: bool = False

@@ -171,7 +171,7 @@ class Bucket:
             if not page.get("IsTruncated"):
                 if outside:
                     warnings.warn(_explain_outside(self, prefix, outside), SelectionWarning, 2)
-                if not is_kept:
+                if self.reach.keeps and not is_kept:
                     kept_listings.keep(question, found)
                 return
             if pages == MOST_PAGES or len(seen) > MOST_KEYS:

@@ -78,6 +78,7 @@ def plan_run(
     run, nothing is changed. With `prefers_kept`, the last listing will do.
     """
     bucket = Bucket.from_settings(settings)
+    bucket.reach.keeps = True
     if prefers_kept:
         bucket.reach.prefers_kept, bucket.reach.is_cut_off = True, False
     is_first = not state_dir(data_dir).exists()
