@@ -28,6 +28,12 @@ MOST_TEXT = 256 * 2**20
 #: Seconds after a failure during which others do not try: a run of one process, mostly.
 PAUSE = 10.0
 
+#: What a file ends in that is missing, or has anything else in it.
+BROKEN = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError),
+    *(RecursionError, zlib.error),
+)
+
 #: When a bucket could not be reached for the last time, by its name and endpoint.
 _FAILED: dict[tuple[str, str | None], float] = {}
 
@@ -53,6 +59,7 @@ class Reach:
     #: Whether the last listing will do, as for a report.
     prefers_kept: bool = False
     is_cut_off: bool = False
+    has_answered: bool = False
     keeps: bool = field(default_factory=keeps.get)
     #: When the listings were made that are used in place of the bucket's.
     dates: list[datetime] = field(default_factory=list)
@@ -79,12 +86,13 @@ class Reach:
         """Note that the bucket has answered."""
         _FAILED.pop(question[:2], None)
         self.is_cut_off = bool(self.dates) and self.is_cut_off
+        self.has_answered = True
 
 
 def is_kept(question: Question) -> bool:
     """Whether there is a listing, or one of more, which may be broken."""
     files = map(_find_file, _list_wider(question))
-    return any(file is not None and file.is_file() for file in files)
+    return any(os.path.isfile(file) for file in files if file)  # noqa: PTH113 - never an error
 
 
 def recall(question: Question) -> tuple[list[Item], datetime] | None:
@@ -111,7 +119,7 @@ def _list_wider(question: Question) -> Iterator[Question]:
 def _narrow(items: Sequence[Item], question: Question) -> list[Item]:
     """Return what of the items of a deep listing is asked for, with folders if it is not deep."""
     start = len(question.prefix)
-    within = [item for item in items if item["Key"].startswith(question.prefix)]
+    within = [item for item in items if item.get("Key", "").startswith(question.prefix)]
     if question.deep:
         return within
     names = {item["Key"][: item["Key"].find("/", start) + 1] for item in within}
@@ -139,7 +147,7 @@ def _recall(question: Question) -> tuple[list[Item], datetime] | None:
         ]
         items += [{"Prefix": _check(prefix + name, str)} for name in content["folders"]]
         return items, datetime.fromtimestamp(content["date"], UTC)
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, zlib.error):
+    except BROKEN:
         return None
 
 

@@ -200,13 +200,13 @@ class Bucket:
         if has_kept and is_enough and (page := self._recall(question)):
             return True, page
         if self.offline:
+            what = repr(question.prefix) if question.prefix else "its root"
             raise BucketError(
-                f"{self} is not asked, being offline, and no listing of {question.prefix!r} is kept"
+                f"{self} is not asked, being offline, and no listing of {what} is kept"
                 " here; run the same once with a connection, and without offline"
             )
         try:
-            with hurry(is_hurried=has_kept):
-                page = self._ask(where)
+            page = self._ask_first(where, is_hurried=has_kept and not reach.has_answered)
         except BucketError as error:  # by now also of a connection that is closed each time
             if not is_out_of_reach(error.__cause__):
                 raise
@@ -218,6 +218,17 @@ class Bucket:
             page = self._ask(where)  # what is kept is broken
         reach.regain(question)
         return False, page
+
+    def _ask_first(self, where: Mapping[str, str], *, is_hurried: bool) -> dict[str, Any]:
+        """Return the first page of a listing; if hurried, wait in full only where others come."""
+        try:
+            with hurry(is_hurried=is_hurried):
+                return self._ask(where)
+        except BucketError as error:
+            is_slow = self.reach.has_answered and is_out_of_reach(error.__cause__)
+            if not (is_hurried and is_slow):
+                raise
+        return self._ask(where)
 
     def _recall(self, question: Question) -> dict[str, Any] | None:
         """Return a kept listing as one page."""

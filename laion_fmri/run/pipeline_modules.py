@@ -80,7 +80,9 @@ class Modules:
         data_dir, rule_dir = _choose_data_dir(settings, process.resolve_path)
         others = self._find_same(data_dir)
         module = _open(config, settings, data_dir, rule_dir, process, others)
-        module = replace(module, is_first=not others)
+        told = {_find_subject(text) for earlier in self._opened for text in earlier.messages}
+        messages = tuple(text for text in module.messages if _find_subject(text) not in told)
+        module = replace(module, is_first=not others, messages=messages)
         self._opened.append(module)
         return module
 
@@ -112,6 +114,11 @@ class Modules:
 
 #: Those of this process: input functions have no other way to the module that they are about.
 MODULES = Modules()
+
+
+def _find_subject(message: str) -> str:
+    """Return a message without the time of a listing, which modules need not say twice."""
+    return message.partition("; using its listing")[0]
 
 
 def open_nothing(config: Mapping[str, Any]) -> Module:
