@@ -41,7 +41,16 @@ def get_subjects() -> list[str]:
     BucketError
         If the bucket cannot be listed.
     """
-    return [f"sub-{label}" for label in list_subjects(Bucket.from_settings())]
+    bucket = Bucket.from_settings()
+    found = [f"sub-{label}" for label in list_subjects(bucket)]
+    _tell(bucket)
+    return found
+
+
+def _tell(bucket: Bucket) -> None:
+    """Warn that kept listings are used, if they are."""
+    for text in bucket.explain_reach():
+        warnings.warn(text, SelectionWarning, stacklevel=3)
 
 
 def get_scopes() -> "pd.DataFrame":
@@ -60,7 +69,9 @@ def get_scopes() -> "pd.DataFrame":
     """
     import pandas as pd
 
-    found = list_scopes(Bucket.from_settings()).values()
+    bucket = Bucket.from_settings()
+    found = list_scopes(bucket).values()
+    _tell(bucket)
     rows = [(scope.name, scope.folder, scope.is_default, scope.text) for scope in found]
     return pd.DataFrame(rows, columns=["scope", "folder", "is_default", "description"])
 
@@ -105,6 +116,7 @@ def get_rois(subject: Values = None, category: str | None = None) -> list[str]:
     found: dict[str, set[str]] = {}
     prefixes = [scope.prefix_of(label) for label in subjects]
     listings = bucket.list_many((prefix, True) for prefix in prefixes)
+    _tell(bucket)
     for prefix, listing in zip(prefixes, listings, strict=True):
         for item in listing:
             parsed = parse_key(item.key)
@@ -248,4 +260,5 @@ def inspect_bucket(prefix: str = "") -> "pd.DataFrame":
     prefix = prefix and prefix.rstrip("/") + "/"
     folders = [(f"{name}/", None) for name in bucket.list_folders(prefix)]
     objects = [(o.key[len(prefix) :], o.size) for o in bucket.list_objects(prefix, deep=False)]
+    _tell(bucket)
     return pd.DataFrame([*folders, *objects], columns=["name", "size"]).astype({"size": "Int64"})

@@ -83,7 +83,8 @@ def download(
     DataDirNotSetError, DataDirError
         If no data directory is chosen, or it cannot be used.
     BucketError
-        If the bucket cannot be listed.
+        If the bucket cannot be listed, or files are missing that its last listing has while it is
+        not reached or not to be asked.
     NoSpaceError
         If the disk has no room for what is to be fetched.
     AwsNotFoundError
@@ -93,7 +94,8 @@ def download(
     -----
     SelectionWarning
         If a filter value matches nothing, or names a held-out session; if a file that is complete
-        has changed in the bucket since `manifest` was written, or that was for another bucket.
+        has changed in the bucket since `manifest` was written, or that was for another bucket; if
+        the last listing is used, since the bucket cannot be reached.
     UserWarning
         If `n_jobs` is replaced.
     """

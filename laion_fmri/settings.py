@@ -99,6 +99,12 @@ class Settings:
         "(default: 60)",
         60.0,
     )
+    offline: bool = option(
+        kinds.SWITCH,
+        "never use the network: go by the last listing of the bucket, and say what is missing "
+        "(also by LAION_FMRI_OFFLINE=1)",
+        False,
+    )
     space_check: bool = option(kinds.SWITCH, "refuse to begin what the disk has no room for", True)
     profile: str | os.PathLike[str] | None = option(
         kinds.NAME,

@@ -24,7 +24,11 @@ S3_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?<(?:\w+:)?(?:ListBucketResult|Er
 #: A document that breaks off before it is clear what it is.
 HALF_DOCUMENT = re.compile(rb"\s*(?:<\?[^>]*>\s*)?(?:<[^>]*)?\Z")
 
+#: Seconds for an answer to begin where a kept listing can take its place.
+HURRY = 3.5
+
 _MAKING = threading.Lock()
+_here = threading.local()  # whether this thread is in a hurry
 
 
 def _forget() -> None:
@@ -50,6 +54,10 @@ class TooLongError(Exception):
     """The answer does not end."""
 
 
+class UnreachableError(Exception):
+    """No answer has begun in time, of somebody who is in a hurry; not tried again by botocore."""
+
+
 class _Body:
     """The content of an answer, in one piece."""
 
@@ -69,24 +77,32 @@ class _BoundedSession:
     def send(self, request: Any) -> Any:
         """Return the answer; in a thread, since a server can send a byte now and then for ever."""
         done: list[Any] = []
+        has_begun = threading.Event()
 
         def work() -> None:
             try:
-                done.append((self._send(request), None))
+                done.append((self._send(request, has_begun), None))
             except BaseException as error:
                 done.append((None, error))
+            finally:
+                has_begun.set()
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
+        is_hurried = getattr(_here, "is_hurried", False)
+        if is_hurried and not has_begun.wait(HURRY):
+            raise UnreachableError("no answer")
         thread.join(MOST_SECONDS)
         if not done:
             raise TooLongError
         answer, error = done[0]
+        if is_hurried and isinstance(error, _list_unreachable()):
+            raise UnreachableError from error
         if error:
             raise error
         return answer
 
-    def _send(self, request: Any) -> Any:
+    def _send(self, request: Any, has_begun: threading.Event) -> Any:
         from botocore.awsrequest import AWSResponse
         from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
         from urllib3 import exceptions
@@ -96,6 +112,7 @@ class _BoundedSession:
         request.headers.pop("X-Amzn-Trace-Id", None)
         request.stream_output = True
         answer = self._session.send(request)
+        has_begun.set()
         pieces, size = [], 0
         try:
             for piece in answer.raw.stream(2**16):
@@ -106,7 +123,9 @@ class _BoundedSession:
         except exceptions.ReadTimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except exceptions.HTTPError as error:
-            raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+            broken = ConnectionClosedError(endpoint_url=request.url, error=error)
+            broken.has_begun = True
+            raise broken from error
         finally:
             answer.raw.close()  # the connection too, unless all of the answer was read
         body = _Body(b"".join(pieces))
@@ -138,6 +157,37 @@ def get_client(region: str, endpoint_url: str | None) -> Any:
     with _MAKING:
         # Never an empty text, as from AWS_CA_BUNDLE=, for which older botocores check nothing.
         return _make_client(region, endpoint_url, files[0] if files else True)
+
+
+@contextmanager
+def hurry(*, is_hurried: bool) -> Iterator[None]:
+    """Have requests of this thread end in UnreachableError, if no answer begins soon."""
+    _here.is_hurried = is_hurried
+    try:
+        yield
+    finally:
+        _here.is_hurried = False
+
+
+def is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether an error says that there is no way to a server, which has said nothing itself."""
+    from botocore.exceptions import ConnectionClosedError
+
+    if isinstance(error, ConnectionClosedError):
+        return not hasattr(error, "has_begun")  # in the middle of an answer
+    return isinstance(error, (UnreachableError, *_list_unreachable()))
+
+
+def _list_unreachable() -> tuple[type[Exception], ...]:
+    """Return the errors of a connection that does not come about, or stays silent."""
+    from botocore import exceptions
+
+    return (
+        exceptions.EndpointConnectionError,
+        exceptions.ConnectTimeoutError,
+        exceptions.ReadTimeoutError,
+        exceptions.ProxyConnectionError,
+    )
 
 
 @contextmanager

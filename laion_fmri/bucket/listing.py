@@ -4,15 +4,24 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
 from laion_fmri import dataset
 from laion_fmri.base.text import spell
+from laion_fmri.bucket import kept_listings
 from laion_fmri.bucket.address import check_address
-from laion_fmri.bucket.client import AT_ONCE, NoListingError, TooLongError, get_client
+from laion_fmri.bucket.client import (
+    AT_ONCE,
+    NoListingError,
+    TooLongError,
+    get_client,
+    hurry,
+    is_out_of_reach,
+)
 from laion_fmri.bucket.client import pause_collector as pause_collector
+from laion_fmri.bucket.kept_listings import Question, Reach
 from laion_fmri.errors import BucketError, SelectionWarning
 from laion_fmri.settings import Settings
 
@@ -38,11 +47,19 @@ class ListedObject(NamedTuple):
 
 @dataclass(frozen=True)
 class Bucket:
-    """A public bucket: its name, region, and the endpoint of a stand-in for S3 if there is one."""
+    """A public bucket: its name, region, and the endpoint of a stand-in for S3 if there is one.
+
+    If it is `offline`, the kept listings are used, and it is never asked.
+    """
 
     name: str
     region: str
     endpoint_url: str | None
+    offline: bool = False
+    reach: Reach = field(default_factory=Reach, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.reach.is_cut_off = self.offline
 
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> Self:
@@ -58,7 +75,13 @@ class Bucket:
             check_address("bucket", name),
             check_address("region", given.region or dataset.REGION),
             check_address("endpoint_url", endpoint) if endpoint else None,
+            given.offline or is_offline(os.environ),
         )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what :class:`Bucket` takes, in plain types."""
+        names = ("name", "region", "endpoint_url", "offline")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         where = f" at {self.endpoint_url}" if self.endpoint_url else f" ({self.region})"
@@ -110,6 +133,8 @@ class Bucket:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
+        if self.reach.is_cut_off:
+            return None
         client = get_client(self.region, self.endpoint_url)
         found = []
         try:
@@ -127,9 +152,11 @@ class Bucket:
         seen: set[str] = set()
         tokens: set[str] = set()
         outside: list[str] = []
+        found: list[dict[str, Any]] = []
         idle = pages = 0
+        question = Question(self.name, self.endpoint_url, prefix, deep)
+        is_kept, page = self._begin(question, where)
         while True:
-            page = self._ask(where)
             items = [*page.get("Contents", ()), *page.get("CommonPrefixes", ())]
             # A folder ends in a slash, as an object that is let through never does.
             names = {item.get("Key") or item.get("Prefix", ""): item for item in items}
@@ -138,10 +165,14 @@ class Bucket:
             outside += [name for name in new if name not in asked]
             seen.update(new)
             pages += 1
+            if len(found) <= kept_listings.MOST_KEYS:
+                found += (new[name] for name in new if name in asked)
             yield from (new[name] for name in new if name in asked)
             if not page.get("IsTruncated"):
                 if outside:
                     warnings.warn(_explain_outside(self, prefix, outside), SelectionWarning, 2)
+                if self.reach.keeps and not is_kept:
+                    kept_listings.keep(question, found)
                 return
             if pages == MOST_PAGES or len(seen) > MOST_KEYS:
                 raise BucketError(
@@ -157,6 +188,68 @@ class Bucket:
                 )
             tokens.add(token)
             where["ContinuationToken"] = token
+            page = self._ask(where)
+
+    def _begin(self, question: Question, where: Mapping[str, str]) -> tuple[bool, dict[str, Any]]:
+        """Return the first page of a listing, or all of the kept one if there is no way to it.
+
+        With it, whether it is the kept one.
+        """
+        reach, has_kept = self.reach, kept_listings.is_kept(question)
+        is_enough = self.offline or reach.prefers_kept or reach.look(question)
+        if has_kept and is_enough and (page := self._recall(question)):
+            return True, page
+        if self.offline:
+            what = repr(question.prefix) if question.prefix else "its root"
+            raise BucketError(
+                f"{self} is not asked, being offline, and no listing of {what} is kept"
+                " here; run the same once with a connection, and without offline"
+            )
+        try:
+            page = self._ask_first(where, is_hurried=has_kept and not reach.has_answered)
+        except BucketError as error:  # by now also of a connection that is closed each time
+            if not is_out_of_reach(error.__cause__):
+                raise
+            reach.lose(question)
+            if not has_kept:
+                raise
+            if page := self._recall(question):
+                return True, page
+            page = self._ask(where)  # what is kept is broken
+        reach.regain(question)
+        return False, page
+
+    def _ask_first(self, where: Mapping[str, str], *, is_hurried: bool) -> dict[str, Any]:
+        """Return the first page of a listing; if hurried, wait in full only where others come."""
+        try:
+            with hurry(is_hurried=is_hurried):
+                return self._ask(where)
+        except BucketError as error:
+            is_slow = self.reach.has_answered and is_out_of_reach(error.__cause__)
+            if not (is_hurried and is_slow):
+                raise
+        return self._ask(where)
+
+    def _recall(self, question: Question) -> dict[str, Any] | None:
+        """Return a kept listing as one page."""
+        kept = kept_listings.recall(question)
+        if kept is None:
+            return None
+        items, date = kept
+        if not self.reach.prefers_kept:
+            self.reach.is_cut_off = True
+        self.reach.dates.append(date)
+        return {"Contents": items}
+
+    def explain_reach(self) -> list[str]:
+        """Say, once, that kept listings are used, and of when the oldest is."""
+        date = self.reach.find_date()
+        return [f"{self.explain_cut()}; using its listing of {date}"] if date else []
+
+    def explain_cut(self) -> str:
+        """Say why the bucket is not asked."""
+        how = "is not asked, being offline" if self.offline else "cannot be reached"
+        return f"the bucket {how}"
 
     def _ask(self, where: Mapping[str, str], rounds: int = ROUNDS) -> dict[str, Any]:
         """Return one page of a listing; ask again after an error that may pass."""
@@ -201,6 +294,12 @@ class Bucket:
                 "to the file of its certificates"
             )
         return BucketError(f"{self} cannot be listed: {reason}; {advice}")
+
+
+def is_offline(environment: Mapping[str, str]) -> bool:
+    """Whether ``LAION_FMRI_OFFLINE`` is set to anything but a no."""
+    value = environment.get("LAION_FMRI_OFFLINE", "").strip().lower()
+    return value not in ("", "0", "no", "off", "false")
 
 
 def _is_asked(name: str, prefix: str, deep: bool) -> bool:

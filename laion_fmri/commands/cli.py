@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from laion_fmri import __version__
+from laion_fmri.bucket.kept_listings import keeps
 from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
 from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
 from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number in (signal.SIGTERM, signal.SIGHUP)
             if signal.getsignal(number) != signal.SIG_IGN  # nohup: meant to outlive its terminal
         }
+        kept = keeps.set(True)
         try:
             status: int = arguments.carry_out(arguments)
         except KeyboardInterrupt as stop:
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"error: {os.fsdecode(error.filename or 'the system')}: {said}")
                 status = FAILED
         finally:
+            keeps.reset(kept)
             for number, handler in previous.items():
                 signal.signal(number, handler)
             reasons = [why for output in outputs if (why := output.close())]

@@ -5,6 +5,7 @@ Only the main process of a run lists; the other ones read what it has found.
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -13,6 +14,7 @@ from typing import Any
 
 from laion_fmri.base.bids import Parsed, parse_key
 from laion_fmri.base.files import write_atomically
+from laion_fmri.base.text import spell
 from laion_fmri.dataset import Scope, find_scope, make_scope
 from laion_fmri.folder.obstacles import find_conflicts, is_safe_key
 from laion_fmri.run.run_folder import RunFolder
@@ -99,6 +101,7 @@ class Listing:
         if question not in self._answers:
             if self._is_main:
                 self._answers[question] = ask()
+                self._tell()
                 write_atomically(file, json.dumps(self._answers[question]))
             else:
                 self._answers[question] = json.loads(file.read_text()) if file.exists() else None
@@ -120,6 +123,11 @@ class Listing:
             self._conflicts = find_conflicts(chain(*self._known))
         return self._conflicts
 
+    def _tell(self) -> None:
+        """Say that kept listings are used, if that has not been said."""
+        for text in self._folder.bucket.explain_reach():
+            sys.stderr.write(f"laion-fmri: {spell(text)}\n")
+
     def _look(self, prefix: str, *, deep: bool) -> None:
         """List `prefix` once in a run; the other processes read what the main one has found."""
         name = hashlib.sha256(f"{deep}{prefix}".encode()).hexdigest()[:16]
@@ -132,6 +140,7 @@ class Listing:
         if self._is_main:
             listed = self._folder.bucket.list_objects(prefix, deep=deep)
             sizes = {item.key: item.size for item in listed}
+            self._tell()
             write_atomically(found, json.dumps(sizes))
         else:
             sizes = json.loads(found.read_text()) if found.exists() else {}

@@ -37,7 +37,7 @@ from laion_fmri.folder.guard import ALIVE, make_own_folder
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence
 from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
-from laion_fmri.run.rules import Rules, is_dry_run, load_rules
+from laion_fmri.run.rules import Rules, is_dry_run, load_rules, only_shows
 from laion_fmri.run.run_folder import TABLE, RunFolder, write_stamp
 from laion_fmri.selection.table import compare
 from laion_fmri.settings import Settings, Values, read_config
@@ -94,6 +94,10 @@ class Modules:
             return again
         others = self._find_same(data_dir)
         module = _open(config, settings, data_dir, rule_dir, process, others)
+        told = {
+            _find_subject(text) for earlier in self._opened.values() for text in earlier.messages
+        }
+        module.messages = tuple(t for t in module.messages if _find_subject(t) not in told)
         module.is_first = not others
         self._opened[name] = module
         return module
@@ -126,6 +130,11 @@ class Modules:
 
 #: Those of this process: input functions have no other way to the module that they are about.
 MODULES = Modules()
+
+
+def _find_subject(message: str) -> str:
+    """Return a message without the time of a listing, which modules need not say twice."""
+    return message.partition("; using its listing")[0]
 
 
 def open_nothing(config: Mapping[str, Any]) -> Module:
@@ -164,7 +173,8 @@ def _open(
         empty = RunFolder(str(run_dir), data_dir, Bucket.from_settings(settings), settings.facts)
         return Module(settings, Rules(replace(empty, rule_dir=rule_dir)))
     selection, _ = prepare(settings, Path(data_dir))
-    plan = plan_run(settings, selection, Path(data_dir))
+    prefers_kept = only_shows(sys.argv)
+    plan = plan_run(settings, selection, Path(data_dir), prefers_kept=prefers_kept)
     fetches_here = settings.fetch_on == "submit-host"
     crew = replace(process.crew, fetches_here=fetches_here, is_guest=not process.is_clone)
     skip = {key for rules in others for job in rules.jobs for key, _ in job.objects}

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from laion_fmri.base.text import format_size
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_data_dir, get_data_dir, is_writable, state_dir
+from laion_fmri.errors import BucketError
 from laion_fmri.fetch.aws import aws_command, find_aws_command
 from laion_fmri.folder.disk_space import check_room
 from laion_fmri.folder.guard import check_state
@@ -34,6 +36,8 @@ class Plan:
     @property
     def wanted(self) -> list[tuple[str, int]]:
         """The keys, and the sizes in bytes, that are to be fetched and can be."""
+        if self.bucket.reach.is_cut_off:
+            return []
         blocked = self.table.obstacles
         return [(row.key, row.size) for row in self.table.incomplete() if row.key not in blocked]
 
@@ -74,14 +78,22 @@ def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection
 
 
 def plan_run(
-    settings: Settings, selection: Selection | None, data_dir: Path, *, reads_only: bool = False
+    settings: Settings,
+    selection: Selection | None,
+    data_dir: Path,
+    *,
+    reads_only: bool = False,
+    prefers_kept: bool = False,
 ) -> Plan:
     """Clear up after runs that were killed, list the bucket, and compare it with the disk.
 
     `selection` and `data_dir` are as :func:`prepare` returns them. With `reads_only`, as in a dry
-    run, nothing is changed.
+    run, nothing is changed. With `prefers_kept`, the last listing will do.
     """
     bucket = Bucket.from_settings(settings)
+    bucket.reach.keeps = True
+    if prefers_kept:
+        bucket.reach.prefers_kept, bucket.reach.is_cut_off = True, False
     is_first = not state_dir(data_dir).exists()
     if not reads_only:
         clear_up(data_dir)
@@ -146,6 +158,18 @@ def _make_folder(
         others={key: size for key, size in table.listed.items() if key not in sizes},
         modified={row.key: int(row.listed.last_modified.timestamp()) for row in table.incomplete()},
         etags={row.key: row.listed.etag for row in table.incomplete()},
+    )
+
+
+def explain_cut(bucket: Bucket, missing: Sequence[tuple[str, int]], count: int) -> BucketError:
+    """Return the error for `missing` files (key, bytes), of `count`, of a bucket out of reach."""
+    size = format_size(sum(size for _, size in missing))
+    first = f"first {missing[0][0]}" if len(missing) > 1 else missing[0][0]
+    verb = "are" if count > 1 else "is"
+    advice = ", and without offline" if bucket.offline else ""
+    return BucketError(
+        f"{len(missing):,} of {count:,} {'files' if count > 1 else 'file'} ({size}) {verb} not "
+        f"here, and {bucket.explain_cut()}: {first}; run the same again with a connection{advice}"
     )
 
 

@@ -22,6 +22,7 @@ from laion_fmri.fetch.mates import Groups
 from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.jobs import make_single, plan_jobs
 from laion_fmri.run.listing import Listing
+from laion_fmri.run.plan import explain_cut
 from laion_fmri.run.run_folder import RunFolder, write_stamp
 from laion_fmri.selection.table import compare
 
@@ -70,6 +71,18 @@ class Rules:
         """Return the local path of every target of the selection."""
         return [f"{self.folder.rule_dir}/{key}" for key in self.listing.selected]
 
+    def check_reach(self) -> None:
+        """Raise BucketError for what is selected and missing, if there is no way to the bucket."""
+        folder, selected = self.folder, self.listing.selected
+        if self.is_main and folder.bucket.reach.is_cut_off:
+            missing = [
+                (key, size)
+                for key, size in selected.items()
+                if compare(f"{folder.data_dir}/{key}", size) != "complete"
+            ]
+            if missing:
+                raise explain_cut(folder.bucket, missing, len(selected))
+
     def outputs(self, job: Job) -> list[str]:
         """Return the outputs of a planned job."""
         return [f"{self.folder.rule_dir}/{key}" for key, _ in job.objects]
@@ -93,6 +106,8 @@ class Rules:
             raise SelectionError(f"{key!r} {conflict}, and is not fetched")
         if obstacle := self.obstacles.get(key) or Obstacles(self.folder.data_dir).find(path):
             raise SelectionError(f"{key}: {obstacle}")
+        if self.folder.bucket.reach.is_cut_off:
+            raise explain_cut(self.folder.bucket, [(key, size)], 1)
         if status == "missing":
             return []
         if key not in self._stale:
@@ -180,6 +195,18 @@ WITHOUT_FILES = {
 def asks_for_no_file(argv: Sequence[str]) -> bool:
     """Whether Snakemake's command line has it read the rules alone: no network is needed then."""
     return not WITHOUT_FILES.isdisjoint(word.partition("=")[0] for word in argv)
+
+
+#: Options of Snakemake's that show a pipeline and run nothing of it.
+SHOWS = {
+    *("--report", "--dag", "--rulegraph", "--filegraph", "--d3dag"),
+    *("--summary", "-S", "--detailed-summary", "-D"),
+}
+
+
+def only_shows(argv: Sequence[str]) -> bool:
+    """Whether Snakemake's command line has it show the pipeline: the last listing will do."""
+    return not SHOWS.isdisjoint(word.partition("=")[0] for word in argv)
 
 
 def is_dry_run(argv: Sequence[str]) -> bool:

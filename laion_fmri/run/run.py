@@ -16,7 +16,7 @@ from laion_fmri.fetch.outcomes import WAITING, Outcome
 from laion_fmri.folder.disk_space import count_free_bytes, explain_full_disk
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence, has_others
-from laion_fmri.run.plan import Crew, open_run, plan_run, prepare
+from laion_fmri.run.plan import Crew, explain_cut, open_run, plan_run, prepare
 from laion_fmri.run.process import Snakemake, run_workflow
 from laion_fmri.run.profiles import find_profile
 from laion_fmri.run.report import Report, compare_checksums, make_result, report_as_it_is
@@ -92,6 +92,9 @@ class Run:
             return report_as_it_is(table)
         said = {key: Outcome("failed", why) for key, why in table.obstacles.items()}
         wanted = [row for row in table.incomplete() if row.key not in said]
+        if wanted and self.plan.bucket.reach.is_cut_off:
+            missing = [(row.key, row.size) for row in wanted]
+            raise explain_cut(self.plan.bucket, missing, len(table.rows))
         log = None
         if wanted:
             folder = self._open()

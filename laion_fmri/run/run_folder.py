@@ -98,7 +98,7 @@ class RunFolder:
         elsewhere = ("jobs", "sizes", "others", "modified", "etags")
         content = {item.name: getattr(self, item.name) for item in fields(self)}
         content = {name: value for name, value in content.items() if name not in elsewhere}
-        content |= {"bucket": asdict(self.bucket), "facts": asdict(self.facts)}
+        content |= {"bucket": self.bucket.to_record(), "facts": asdict(self.facts)}
         content["jobs"] = [job.name for job in self.jobs]
         write_atomically(folder / TABLE, json.dumps(content))
 

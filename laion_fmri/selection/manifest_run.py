@@ -7,7 +7,7 @@ from dataclasses import replace
 from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.dataset import Scope, find_scope
-from laion_fmri.errors import SelectionError, list_some
+from laion_fmri.errors import BucketError, SelectionError, list_some
 from laion_fmri.selection.filters import INCLUDES, Group, Selection
 from laion_fmri.selection.manifest import Entry, parse_manifest, write_manifest
 from laion_fmri.selection.scopes import (
@@ -75,7 +75,13 @@ def _follow(
         complaints.append(
             f"{file} was written for the bucket {about['bucket']}, and is compared with {bucket}"
         )
-    table = _compare_with_bucket(table, bucket)
+    if table.incomplete():  # the bucket is asked for nothing else
+        try:
+            table = _compare_with_bucket(table, bucket)
+        except BucketError:
+            if not bucket.reach.is_cut_off:
+                raise
+        complaints += bucket.explain_reach()
     known = {entry.key: entry.sha256 for entry in entries if entry.sha256}
     return replace(table, warnings=(*complaints, *table.warnings), sha256=known)
 

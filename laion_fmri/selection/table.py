@@ -161,7 +161,8 @@ def find_keys(selection: Selection, facts: Facts, bucket: Bucket, data_dir: StrP
     listed = list_selected(selection, bucket)
     if is_kept.get():  # also of a selection that matches nothing, which is refused below
         remember_listing(bucket, listed.groups, is_whole=selection.subjects is None)
-    return choose_rows(listed, selection, facts, data_dir)
+    table = choose_rows(listed, selection, facts, data_dir)
+    return replace(table, warnings=(*bucket.explain_reach(), *table.warnings))
 
 
 def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: StrPath) -> Table:

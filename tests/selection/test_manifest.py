@@ -535,16 +535,20 @@ def test_a_dry_run_names_what_has_changed_and_keeps_a_manifest(kept, bucket, tmp
     assert (Counter(), []) == (bucket.gets(bucket="kept"), list_all(data))
 
 
-def test_complete_files_stay_whatever_the_bucket_has(kept, bucket):
-    """They are present, with a warning that names them; the bucket gives nothing."""
+def test_complete_files_stay_whatever_the_bucket_has(kept, bucket, tmp_path):
+    """They are present; where one is missing, a warning names those that have changed."""
     before = read_tree(kept.folder / "data")
-    with pytest.warns(SelectionWarning, match="2 files are here in the manifest's size") as caught:
-        report = download("all", manifest=kept.folder / "keys.tsv", data_dir=kept.folder / "data")
-    assert all(key in str(caught[0].message) for key in (CHANGED, GONE))
+    report = download("all", manifest=kept.folder / "keys.tsv", data_dir=kept.folder / "data")
     assert {"present"} == set(report["outcome"])
     assert [entry.key for entry in kept.kept] == list(report["key"])
     assert before == read_tree(kept.folder / "data")
-    assert Counter() == bucket.gets(bucket="kept")
+    assert not any(asked.bucket == "kept" for asked in bucket.requests)
+    write_tree(tmp_path, {key: content for key, content in before.items() if key != ROI_03})
+    with pytest.warns(SelectionWarning, match="2 files are here in the manifest's size") as caught:
+        report = download("all", manifest=kept.folder / "keys.tsv", data_dir=tmp_path)
+    assert all(key in str(caught[0].message) for key in (CHANGED, GONE))
+    assert {"present", "fetched"} == set(report["outcome"])
+    assert before == read_tree(tmp_path)
 
 
 def test_download_reports_changes_and_checks_checksums(kept, tmp_path):

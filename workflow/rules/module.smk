@@ -5,7 +5,7 @@ import os
 from snakemake.exceptions import WorkflowError
 
 from laion_fmri.base.text import spell
-from laion_fmri.errors import LaionFmriError
+from laion_fmri.errors import BucketError, LaionFmriError
 from laion_fmri.run.pipeline_modules import (
     MODULES,
     Process,
@@ -57,6 +57,10 @@ def all_targets(wildcards):
             'with subject: "none" there is nothing to fetch but what the rules of a pipeline name;'
             ' write a subject, such as "sub-03", or "all"'
         )
+    try:
+        RULES.check_reach()
+    except BucketError as error:
+        stop(error)
     return RULES.paths()
 
 
@@ -77,7 +81,10 @@ def needs_object(wildcards):
     """Return the input of a single object, which decides whether it is fetched."""
     if workflow.is_main_process:
         follow(MODULE)
-    return RULES.needs(wildcards.key)
+    try:
+        return RULES.needs(wildcards.key)
+    except BucketError as error:
+        stop(error)
 
 
 def list_wanted():
@@ -101,6 +108,12 @@ def tell(texts):
     """Say something to whoever has started Snakemake."""
     for text in texts:
         print(f"laion-fmri: {spell(text)}", file=sys.stderr)
+
+
+def stop(error):
+    """End Snakemake in one line: it would add where in the rules an error has come up."""
+    tell([str(error)])
+    raise SystemExit(1)
 
 
 def end_run(module):
