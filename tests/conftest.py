@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from faults import FaultServer, serve_faults
 from helpers import find_aws, sandbox
+from hypothesis import HealthCheck, settings
 
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
 
@@ -25,6 +26,10 @@ def is_loopback(address: Any) -> bool:
     except ValueError:
         return False
 
+
+# A busy machine is no failure.
+settings.register_profile("ours", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("ours")
 
 # Started in the background by a shell, this process would hand on to all others that interrupts are
 # to be ignored.

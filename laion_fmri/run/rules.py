@@ -7,6 +7,7 @@ complete file a path that cannot exist, so that Snakemake takes it for a source 
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.base.files import write_atomically
 from laion_fmri.base.text import format_size
 from laion_fmri.errors import SelectionError
+from laion_fmri.fetch.aws import make_filters
 from laion_fmri.fetch.job import PROGRAM, Job
 from laion_fmri.fetch.mates import Groups
 from laion_fmri.folder.obstacles import Obstacles
@@ -135,6 +137,18 @@ class Rules:
         if not is_dry_run(sys.argv):
             return text
         return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
+
+    def spell_copy(self, job: Job) -> str:
+        """Return the command, to be read or pasted, that copies what a planned job fetches."""
+        source, target = f"s3://{self.folder.bucket.name}/", f"{self.folder.rule_dir}/"
+        what: list[str] = []
+        if job.prefix is None:
+            place = job.objects[0][0]
+        else:
+            place = job.prefix
+            what = ["--recursive", *make_filters(job.patterns, job.exclusions)]
+        options = self.folder.bucket.aws_options()
+        return shlex.join(["aws", "s3", "cp", *options, *what, source + place, target + place])
 
     def find_source(self, key: str, wanted: Callable[[], Iterable[str]]) -> str:
         """Return where the object `key` comes from; `wanted` are the keys that have a job.

@@ -191,7 +191,7 @@ def draw_filters(draw) -> dict[str, list[str]]:
     max_examples=150,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(subject=st.sampled_from(["sub-03", "01", ["sub-01", "03"], "all"]), filters=draw_filters())
 @pytest.mark.filterwarnings("ignore::laion_fmri.errors.SelectionWarning")

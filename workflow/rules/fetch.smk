@@ -8,7 +8,7 @@ for index, job in enumerate(RULES.jobs):
         output:
             outputs_of(job),
         log:
-            RULES.log(job.name),
+            RULES.log(f"{job.name}.log"),
         priority: len(RULES.jobs) - index
         localrule: HERE or job.is_tiny
         conda:
@@ -23,8 +23,9 @@ for index, job in enumerate(RULES.jobs):
             job=f"@{RULES.folder.job_file(job)}",
             aws=RULES.folder.aws,
             options=RULES.folder.bucket.aws_options(),
+            same=RULES.spell_copy(job),
         message:
             RULES.describe(job)
         shell:
             "exec {params.transfer:q} {params.job:q} --"
-            " {params.aws:q} s3 cp {params.options:q} 2> {log:q}"
+            " {params.aws:q} s3 cp {params.options:q} 2>> {log:q}  # {params.same}"

@@ -25,7 +25,7 @@ if MODULE.is_first:
             "fetch {wildcards.key}"
         shell:
             PROGRAM + " {wildcards.key:q} --"
-            " aws s3 cp {params.options:q} {params.source:q} {output:q} 2> {log:q}"
+            " aws s3 cp {params.options:q} {params.source:q} {output:q} 2>> {log:q}"
 
 
 if OBSTACLES:
