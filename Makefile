@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # pip 25.3 and newer read the second variable for that.
 PINNED = PIP_CONSTRAINT=$< PIP_BUILD_CONSTRAINT=$<
 
-.PHONY: demo docs example test test-workflow test-faults test-lowest lint format bench constraints clean
+.PHONY: demo docs example test test-workflow test-faults test-lowest test-newest lint format bench constraints clean
 
 demo: .venv/demo.done .venv-aws/done
 	$(BIN)/laion-fmri demo
@@ -33,8 +33,12 @@ test-faults: .venv/test.done .venv-aws/done
 	$(PYTEST) -m faults --dist worksteal
 
 # The lowest releases that pyproject.toml allows, in an environment of their own.
-test-lowest: .venv/demo.done .venv-aws/done
+test-lowest: .venv/test.done .venv-aws/done
 	$(BIN)/python .ci/lower_bounds.py
+
+# Pipelines with the newest Python to be had, in an environment of its own.
+test-newest: .venv/test.done .venv-aws/done
+	$(BIN)/python .ci/newest_python.py
 
 lint: .venv/dev.done .venv-aws/done
 	$(BIN)/ruff check .

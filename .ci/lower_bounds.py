@@ -57,7 +57,19 @@ def main() -> None:
         run(clone, folder / "bin" / "python", "-c", TABLES)
         if "fetch" not in run(clone, folder / "bin" / "snakemake", "-n"):
             sys.exit("error: snakemake -n plans nothing")
+        check_pipelines(folder)
     print(f"The lower bounds hold: {len(expected)} files fetched.")
+
+
+def check_pipelines(folder: Path) -> None:
+    """Run the pipelines of the tests with the Snakemake of the environment in `folder`."""
+    os.environ["LAION_FMRI_TEST_PYTHON"] = str(folder / "bin" / "python")
+    for name in ("LAION_FMRI_ENDPOINT_URL", "LAION_FMRI_BUCKET", "LAION_FMRI_DATA_DIR"):
+        os.environ.pop(name, None)
+    # All but a plugin that is not in it, and some combinations.
+    which = "not storage and not none and not sub-03"
+    tests = ["tests/ways_in/test_guest.py", "-k", which]
+    run(ROOT, sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *tests)
 
 
 def install(folder: Path) -> None:

@@ -49,6 +49,8 @@ use rule * from laion as laion_*
 """
 
 ESCAPE = "\x1b["
+#: Whose Snakemake runs pipelines: another one to try other releases with.
+PYTHON = os.environ.get("LAION_FMRI_TEST_PYTHON") or sys.executable
 #: Makes its standard input the terminal of its session, where Ctrl-C comes from, and goes on.
 TAKE_TERMINAL = """
 import fcntl, os, sys, termios
@@ -426,7 +428,7 @@ def copy_clone(folder: Path, **config: object) -> Path:
 
 def run_snakemake(clone: Path, *arguments: object, **settings: object):
     """Run plain ``snakemake`` in a clone."""
-    return run([sys.executable, "-m", "snakemake", *arguments], cwd=clone, **settings)
+    return run([PYTHON, "-m", "snakemake", *arguments], cwd=clone, **settings)
 
 
 def drop_capabilities() -> list[str]:
