@@ -245,3 +245,11 @@ def test_a_storage_provider_for_all_paths_is_refused(bench, tmp_path):
     assert "--default-storage-provider fs" in said
     assert "local()" in said
     assert "Traceback" not in said
+
+
+def test_folders_named_by_path_are_listed_together(bench, tmp_path):
+    """450 files in 150 folders: one listing for each subject, and not one for each folder."""
+    host = make_host(tmp_path / "host", copy_rule(sorted(OBJECTS)))
+    snakemake(host, "-n")
+    listed = [e.query.get("prefix") for e in bench.exchanges if not e.key and e.method == "GET"]
+    assert sorted(listed) == [f"{DERIVATIVES}/{subject}/" for subject in SUBJECTS]
