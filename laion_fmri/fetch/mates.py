@@ -20,24 +20,32 @@ from laion_fmri.config import STATE_DIR
 from laion_fmri.fetch.job import PROGRAM, JobSpec
 from laion_fmri.fetch.transfer import Transfer
 from laion_fmri.folder import kept
-from laion_fmri.folder.guard import KEPT, read_own_file
+from laion_fmri.folder.guard import ALIVE, KEPT, read_own_file
+from laion_fmri.folder.presence import has_others
 
 #: In the folder of a run: the file with the groups, and the folder of what has been fetched.
 GROUPS, READY = "groups.json", "ready"
 #: The program of each job. Its first argument is the key; a shell is much quicker than Python.
+#: Beside another run nothing is moved: its Snakemake may remove the file, so it is kept as well.
 FETCH = """#!/bin/sh
+for run in {alive}/alive-*; do
+  [ "$run" = {own} ] || exec {transfer} "$@"
+done
 [ -e {ready}/"$1" ] && mv -f -- {kept}/"$1" {data}/"$1" 2> /dev/null && exit
 exec {transfer} "$@"
 """
 
 
-def write_program(run_dir: str, data_dir: str) -> None:
-    """Write the program ``fetch`` of the jobs into the folder of a run.
+def write_program(run_dir: str, data_dir: str, presence: str | None) -> None:
+    """Write the program ``fetch`` of the jobs into the folder of a run with the sign `presence`.
 
     What it is called does not change with the environment, nor with the folder of the pipeline: so
     neither do the commands of the rules, which Snakemake compares with those of the last run.
     """
+    alive = f"{data_dir}/{STATE_DIR}/{ALIVE}"
     words = {
+        "alive": shlex.quote(alive),
+        "own": shlex.quote(f"{alive}/{presence}"),
         "ready": shlex.quote(f"{run_dir}/{READY}"),
         "kept": shlex.quote(f"{data_dir}/{STATE_DIR}/{KEPT}"),
         "data": shlex.quote(data_dir),
@@ -100,7 +108,7 @@ class JobOfOne(Transfer):
         mark.touch()
 
     def _drop_kept(self) -> None:
-        if self.own in self.sizes:
+        if self.own in self.sizes and not has_others(self.data_dir, self.spec.presence):
             kept.drop(self.data_dir, self.own)
 
 
