@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,13 @@ def write_program(run_dir: str, data_dir: str, presence: str | None) -> None:
     program = Path(run_dir, "fetch")
     write_atomically(program, FETCH.format(**words))
     program.chmod(0o700)
+
+
+def forget_groups(run_dir: str) -> None:
+    """Forget what earlier runs in the same folder have brought: it may be needed again."""
+    shutil.rmtree(Path(run_dir, READY), ignore_errors=True)
+    for lock in Path(run_dir).glob("*.lock"):
+        lock.unlink(missing_ok=True)
 
 
 class Groups(NamedTuple):

@@ -20,7 +20,7 @@ from laion_fmri.base.text import format_size
 from laion_fmri.errors import SelectionError
 from laion_fmri.fetch.aws import make_filters
 from laion_fmri.fetch.job import PROGRAM, Job
-from laion_fmri.fetch.mates import Groups
+from laion_fmri.fetch.mates import Groups, forget_groups
 from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.jobs import make_single, plan_jobs
 from laion_fmri.run.listing import Listing
@@ -32,6 +32,10 @@ from laion_fmri.selection.table import compare
 COMPLETE = "/dev/null/complete"
 #: The command that runs one fetch job, without its arguments.
 TRANSFER = (sys.executable, os.fspath(PROGRAM))
+
+
+#: Characters of a command that is shown.
+MOST_SHOWN = 4000
 
 
 class Rules:
@@ -139,7 +143,10 @@ class Rules:
         return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
 
     def spell_copy(self, job: Job) -> str:
-        """Return the command, to be read or pasted, that copies what a planned job fetches."""
+        """Return the command, to be read or pasted, that copies what a planned job fetches.
+
+        Many patterns are only counted: the shell line that it is shown in may not be of any length.
+        """
         source, target = f"s3://{self.folder.bucket.name}/", f"{self.folder.rule_dir}/"
         what: list[str] = []
         if job.prefix is None:
@@ -147,8 +154,12 @@ class Rules:
         else:
             place = job.prefix
             what = ["--recursive", *make_filters(job.patterns, job.exclusions)]
-        options = self.folder.bucket.aws_options()
-        return shlex.join(["aws", "s3", "cp", *options, *what, source + place, target + place])
+        start = ["aws", "s3", "cp", *self.folder.bucket.aws_options()]
+        end = [source + place, target + place]
+        said = shlex.join([*start, *what, *end])
+        if len(said) <= MOST_SHOWN:
+            return said
+        return f"{shlex.join([*start, '--recursive', *end])} with {len(job.patterns):,} patterns"
 
     def find_source(self, key: str, wanted: Callable[[], Iterable[str]]) -> str:
         """Return where the object `key` comes from; `wanted` are the keys that have a job.
@@ -167,6 +178,8 @@ class Rules:
 
     def _plan(self, keys: set[str]) -> None:
         """Share out `keys` as jobs, of which the first that starts fetches what all are for."""
+        if not self._groups:
+            forget_groups(self.folder.path)
         sizes = {key: self.listing.find_size(key) or 0 for key in sorted(keys)}
         jobs = plan_jobs(
             sizes.items(), self.listing.keys, self.workers, os.cpu_count() or 1, self.listing.trees

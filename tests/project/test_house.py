@@ -146,7 +146,7 @@ FOLDERS = ("dir_fd", "src_dir_fd", "dst_dir_fd")
 OWN = {
     "folder.guard": {"Mirror.__init__", "make_own_folder", "read_own_file"},
     "check.removal": {"Folders.__init__"},
-    "fetch.mates": {"Groups.save", "JobOfOne._place", "write_program"},
+    "fetch.mates": {"Groups.save", "JobOfOne._place", "forget_groups", "write_program"},
     "fetch.outcomes": {"record_outcome"},
     "fetch.transfer": {"Transfer.run", "Transfer._run_aws", "Transfer._stop_run"},
     "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
