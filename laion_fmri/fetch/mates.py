@@ -6,7 +6,6 @@ Only the standard library.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -22,7 +21,7 @@ from laion_fmri.fetch.job import PROGRAM, JobSpec
 from laion_fmri.fetch.transfer import Transfer
 from laion_fmri.folder import kept
 from laion_fmri.folder.guard import ALIVE, KEPT, read_own_file
-from laion_fmri.folder.presence import has_others
+from laion_fmri.folder.presence import has_others, lock
 
 #: In the folder of a run: the file with the groups, and the folder of what has been fetched.
 GROUPS, READY = "groups.json", "ready"
@@ -60,8 +59,8 @@ def write_program(run_dir: str, data_dir: str, presence: str | None) -> None:
 def forget_groups(run_dir: str) -> None:
     """Forget what earlier runs in the same folder have brought: it may be needed again."""
     shutil.rmtree(Path(run_dir, READY), ignore_errors=True)
-    for lock in Path(run_dir).glob("*.lock"):
-        lock.unlink(missing_ok=True)
+    for file in Path(run_dir).glob("*.lock"):
+        file.unlink(missing_ok=True)
 
 
 class Groups(NamedTuple):
@@ -110,7 +109,7 @@ class JobOfOne(Transfer):
         if key == self.own:
             super()._place(key, staged, name, folder)
         else:
-            kept.keep(self.data_dir, key, self.staging, staged, moves=True)
+            kept.put_by(self.data_dir, key, self.staging, staged)
         mark = self._ready / key
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
@@ -143,14 +142,8 @@ def run_job(run_dir: str, own: str, options: Sequence[str]) -> int:
 @contextlib.contextmanager
 def _begin(run_dir: str, group: str) -> Iterator[bool]:
     """Take a group, and say whether no other job has taken it before; in the end it is done."""
-    with open(Path(run_dir, f"{group}.lock"), "a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = not lock.tell()
-        except BlockingIOError:
-            is_free = False
-        except OSError:  # no locks here
-            is_free = not lock.tell()
+    with open(Path(run_dir, f"{group}.lock"), "a+b") as file:
+        is_free = lock(file) is not False and not file.tell()
         yield is_free
         if is_free:
-            lock.write(b"done")
+            file.write(b"done")

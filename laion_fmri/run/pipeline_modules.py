@@ -190,7 +190,8 @@ def _open(
         raise not_writable(Path(data_dir))
     make_own_folder(run_dir)
     opened.save()
-    write_program(opened.path, data_dir, opened.presence)
+    if not process.is_clone:
+        write_program(opened.path, data_dir, opened.presence)
     write_stamp(opened.path, data_dir, table.partial_keys())
     obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
     made = Rules(

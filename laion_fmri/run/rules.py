@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import parse_key
@@ -78,7 +77,7 @@ class Rules:
         return [f"{self.folder.rule_dir}/{key}" for key in self.listing.selected]
 
     def check_reach(self) -> None:
-        """Raise BucketError for what is selected and missing, if there is no way to the bucket."""
+        """Raise BucketError for what is selected and missing, if the bucket cannot be reached."""
         folder, selected = self.folder, self.listing.selected
         if self.is_main and folder.bucket.reach.is_cut_off:
             missing = [
@@ -167,17 +166,19 @@ class Rules:
         Snakemake asks for it again when a job is about to start. It knows all jobs by then, so that
         what they fetch can be shared out.
         """
-        if self.is_main and key not in self._groups and (keys := {*wanted()}):
-            self._plan({key, *keys} - self._groups.keys())
+        self._share_out(key, wanted)
         return f"s3://{self.folder.bucket.name}/{key}"
 
     def find_minutes(self, key: str, wanted: Callable[[], Iterable[str]]) -> int:
         """Return the time to ask a cluster for: that of all that is fetched with `key`."""
-        self.find_source(key, wanted)
+        self._share_out(key, wanted)
         return self._groups.get(key, make_single(key, self.listing.find_size(key) or 0)).minutes
 
-    def _plan(self, keys: set[str]) -> None:
-        """Share out `keys` as jobs, of which the first that starts fetches what all are for."""
+    def _share_out(self, key: str, wanted: Callable[[], Iterable[str]]) -> None:
+        """Put `key`, and all that is `wanted` by now, into groups that are fetched together."""
+        if not self.is_main or key in self._groups or not (keys := {*wanted()}):
+            return
+        keys = {key, *keys} - self._groups.keys()
         if not self._groups:
             forget_groups(self.folder.path)
         sizes = {key: self.listing.find_size(key) or 0 for key in sorted(keys)}
@@ -191,10 +192,6 @@ class Rules:
             self._groups |= {key: job for key, _ in job.objects}
         names = {key: job.name for key, job in self._groups.items()}
         Groups(self.folder.aws, names).save(self.folder.path)
-
-    def name_single(self, wildcards: Any) -> str:
-        """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""
-        return f"{wildcards.key} ({format_size(self.listing.find_size(wildcards.key) or 0)})"
 
 
 def load_rules(path: Path, *, is_main: bool, rules: Sequence[str] | None = None) -> Rules:

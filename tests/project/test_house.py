@@ -151,7 +151,7 @@ OWN = {
     "fetch.transfer": {"Transfer.run", "Transfer._run_aws", "Transfer._stop_run"},
     "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
     "run.process": {"run_workflow", "_clean_up"},
-    "run.rules": {"Rules._plan"},
+    "run.rules": {"Rules._share_out"},
     "run.listing": {"Listing._keep", "Listing._look"},
     "run.loader": {"main", "_make_cache"},
     "run.pipeline_modules": {"_choose_data_dir", "follow"},
