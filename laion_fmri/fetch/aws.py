@@ -18,12 +18,15 @@ from laion_fmri.fetch.job import Job
 #: Bytes of one request; a whole object up to this size is one request. Half the requests of aws's
 #: default, and as fast or faster. S3's checksum covers a whole object, not a part.
 PART = 16 * 2**20
-#: The settings of aws, see https://docs.aws.amazon.com/cli/latest/topic/s3-config.html.
+#: The settings of aws, see https://docs.aws.amazon.com/cli/latest/topic/s3-config.html. Version 2
+#: has another client, which it takes on some machines: it obeys none of these, and what has arrived
+#: of a part is lost with it.
 CONFIG = """\
 [default]
 retry_mode = standard
 max_attempts = 5
 s3 =
+  preferred_transfer_client = default
   max_concurrent_requests = {connections}
   multipart_threshold = {part}
   multipart_chunksize = {part}
@@ -101,6 +104,11 @@ def make_environment(config_file: Path) -> dict[str, str]:
         # An empty one would turn the check of certificates off.
         if value.strip() or not name.endswith("_CA_BUNDLE")
     }
+    if sys.platform == "linux":
+        # Version 2 writes into its home at each start, and waits while another one does. What is
+        # installed for the user alone is found all the same.
+        environment.setdefault("PYTHONUSERBASE", os.path.expanduser("~/.local"))  # noqa: PTH111
+        environment["HOME"] = f"{config_file}.home"
     return environment | {
         "AWS_CONFIG_FILE": str(config_file),
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -181,8 +189,9 @@ def read_disk_error(messages: str, names: Iterable[str]) -> str | None:
 def has_page(file: int, size: int) -> bool:
     """Whether one of the requests for an object of `size` bytes was answered by an HTML page."""
     # aws takes any answer of status 200 for the part that it has asked for, whatever its length.
-    for start in range(0, size, PART):
-        beginning = os.pread(file, 512, start).lstrip().lower()
-        if beginning.startswith((b"<!doctype html", b"<html")):
-            return True
-    return False
+    return any(is_page(os.pread(file, 512, start)) for start in range(0, size, PART))
+
+
+def is_page(data: bytes) -> bool:
+    """Whether an answer with these first bytes is an HTML page."""
+    return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))

@@ -15,8 +15,8 @@ from typing import Any
 from laion_fmri.base.text import spell
 from laion_fmri.fetch.aws import make_environment
 
-#: Seconds between two looks at what has arrived.
-TICK = 0.5
+#: Seconds between two looks at what has arrived, and before the first byte has.
+TICK, FIRST_TICK = 0.5, 0.1
 #: More seconds that aws has for its first byte: its start can take that long on a busy machine.
 START = 5.0
 #: Bytes of its complaints that are read: a server can say anything at any length. A thousand
@@ -53,9 +53,8 @@ def run_aws(
     """
 
     def prepare() -> None:
-        if _PRCTL:
-            _PRCTL(1, signal.SIGKILL)
-        else:
+        prepare_child()
+        if not _PRCTL:
             os.fchdir(folder)
 
     # Not on the disk of the data: aws has to be able to say that this one is full.
@@ -89,6 +88,19 @@ def run_aws(
     return said.strip() or f"aws ended with exit status {process.returncode}"
 
 
+def prepare_child() -> None:
+    """Let the kernel end this process, which is about to become aws, together with its parent."""
+    if _PRCTL:
+        _PRCTL(1, signal.SIGKILL)
+
+
+def call_api(command: Sequence[str], operation: str, what: Sequence[str]) -> list[str]:
+    """Return the command for another `operation` on objects than the `command` of a copy."""
+    aws, _, _, *options = command
+    options = [word for word in options if word != "--only-show-errors"]
+    return [aws, "s3api", operation, *options, *what]
+
+
 def find_fault(command: str, config: Path) -> str | None:
     """Return what keeps an aws that has brought nothing from working at all; None if it does."""
     try:
@@ -116,12 +128,10 @@ def ask_etag(
     command: Sequence[str], bucket: str, key: str, etag: str, config: Path, timeout: float
 ) -> bool:
     """Whether the object `key` still has the ETag that was listed; `command` is that of a copy."""
-    aws, _, _, *options = command
-    options = [word for word in options if word != "--only-show-errors"]
     what = ["--bucket", bucket, "--key", key, "--if-match", f'"{etag}"']
     try:
         done = subprocess.run(
-            [aws, "s3api", "head-object", *options, *what],
+            call_api(command, "head-object", what),
             env=make_environment(config),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -139,17 +149,17 @@ def _wait_for(
 ) -> bool:
     """Wait until `process` ends or `look` returns None; return whether it was silent too long."""
     seen = look("")
-    heard = time.monotonic() + START
+    heard, pause = time.monotonic() + START, FIRST_TICK
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=TICK)
+            process.wait(timeout=pause)
         # pread, so that the position at which aws is writing stays where it is
         said = os.pread(messages, MOST_SAID, 0).decode(errors="replace")
         now = look(said)
         if now is None:
             return False
         if now != seen:
-            seen, heard = now, time.monotonic()
+            seen, heard, pause = now, time.monotonic(), TICK
         elif time.monotonic() - heard > stall_timeout:
             return True
     return False

@@ -2,19 +2,21 @@
 
 What arrives in ``<data_dir>/.laion_fmri/partial/`` is compared with the listing and moved into
 place at once, so that a batch that is stopped keeps what it has. What fails is tried again, unless
-the bucket answered 403 or 404, or has another object there now. What another run is fetching is
-waited for. The outcome of each object goes to ``<run_dir>/outcomes/<job>.jsonl``.
+the bucket answered 403 or 404, or has another object there now; of a large object, only what has
+not arrived. What another run is fetching is waited for. The outcome of each object goes to
+``<run_dir>/outcomes/<job>.jsonl``.
 """
 
 import contextlib
 import os
 import sys
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping
 
-from laion_fmri.base.text import spell
 from laion_fmri.errors import DataDirError
 from laion_fmri.fetch import aws
+from laion_fmri.fetch.agenda import OBJECT, OBJECTS, Agenda
 from laion_fmri.fetch.arrival import CHANGED, ELSEWHERE, EXCESS, SCRATCH, UNLISTED, Arrivals
 from laion_fmri.fetch.aws_process import (
     TICK,
@@ -25,53 +27,41 @@ from laion_fmri.fetch.aws_process import (
 )
 from laion_fmri.fetch.job import JobSpec
 from laion_fmri.fetch.outcomes import WAITING, Outcome, read_outcomes, record_outcome
+from laion_fmri.fetch.resume import RESUMED, Resumer
 from laion_fmri.folder import kept
 from laion_fmri.folder.claims import Claims
-from laion_fmri.folder.disk_space import STOP
 from laion_fmri.folder.guard import (
     NO_FOLDER,
     Mirror,
-    remove_tree,
 )
 from laion_fmri.folder.presence import has_others
 from laion_fmri.folder.staging import list_files, make_staging, move
 
-#: Runs of aws for one job; each of them retries every request by itself as well.
+#: Attempts in a row that bring nothing of an object, after which it is given up; each run of aws
+#: retries every request by itself as well.
 ATTEMPTS = 3
-#: Seconds before the second run of aws; doubled for the third.
+#: Seconds before the next attempt after one that has brought nothing; doubled after a second.
 BACKOFF = 2.0
 #: Seconds between two looks at whether another run is done with an object, at most.
 LONGEST_PAUSE = 5.0
 #: Seconds of waiting for another run after which that is said, and after which an object is fetched
 #: all the same; each MB adds a second, since a large object takes its time.
 QUIET, PATIENCE = 10.0, 3600.0
-#: Characters of a reason.
-MOST_REASON = 500
-#: What aws is told to write in the staging folder: a single object, or those of a batch.
-OBJECT, OBJECTS = "object", "objects"
 
 
-class Transfer:
+class Transfer(Agenda):
     """One job: a single object, or the objects of a batch under a common prefix."""
 
     def __init__(self, spec: JobSpec, aws_words: list[str]) -> None:
-        self.spec = spec
-        self.job = spec.job
+        super().__init__(spec)
         self.aws = [*aws_words, *aws.make_timeouts(spec.stall_timeout)]
-        self.sizes: dict[str, int] = dict(spec.job.objects)
         start = len(spec.job.prefix or "")
         self.names = {key: key[start:] for key in self.sizes}  # as a recursive copy has them
-        self.unsettled = dict.fromkeys(self.sizes, "")  # key -> what went wrong with it last
-        self.wanted: dict[str, None] = {}  # those of them that are being fetched here and now
-        self.data_dir = Path(spec.data_dir)
-        self.run_dir = Path(spec.run_dir)
-        self.record = self.run_dir / "outcomes" / f"{spec.job.name}.jsonl"
         self.config = self.run_dir / f"{spec.job.name}.aws.config"
         self.arrivals = Arrivals(spec, self.aws, self.config)
-        self.staging = -1  # none is open yet
-        self.failed = False
+        self.resumer = Resumer(spec, self.aws, self.config, self._check_wanted)
+        self.has_tried = False  # whether aws has run before
         self.is_cut = False  # whether aws was ended because of an object that did not end
-        self.parent = os.getppid()
 
     def run(self) -> int:
         """Fetch all objects of the job; return 0 if every one is in place, else 1."""
@@ -120,15 +110,14 @@ class Transfer:
         """Whether there is something that this job does not end without."""
         return bool(self.unsettled)
 
-    def _is_own(self, _key: str) -> bool:
-        """Whether the job fails if `_key` does."""
-        return True
+    def _check_wanted(self) -> bool:
+        """Obey orders; return whether anything is still to be fetched here and now."""
+        self._check_orders()
+        return bool(self.wanted)
 
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.unsettled and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(TICK, left))
-            self._check_orders()
+    def _make_config(self) -> str:
+        is_mirror = "--endpoint-url" in self.aws
+        return aws.make_config(self.job.connections, self.spec.max_bandwidth, is_mirror)
 
     def _is_here(self, key: str) -> bool:
         try:
@@ -137,26 +126,63 @@ class Transfer:
             return False
 
     def _fetch_wanted(self) -> None:
-        attempt = 0
-        while attempt < ATTEMPTS:
-            if attempt:
-                self._wait(BACKOFF * 2 ** (attempt - 1))
-            self._check_orders()
-            if not self.wanted:
-                return
-            self.is_cut = False
-            before = len(self.unsettled)
+        kept = self.resumer.count(self.wanted)
+        idle: Counter[str] = Counter()  # attempts in a row that have brought nothing, by key
+        self.config.write_text(self._make_config())
+        while self._check_wanted():
+            self._try(kept)
+            had, kept = kept, self.resumer.count(self.wanted)
+            for key in self.wanted.copy():
+                has_more = kept.get(key, 0) > had.get(key, 0)
+                idle[key] = 0 if has_more else idle[key] + (not self.is_cut)
+                if idle[key] >= ATTEMPTS:
+                    self._settle(key, "failed", self._explain_kept(key, kept.get(key, 0)))
+            fewest = min((idle[key] for key in self.wanted), default=0)
+            self._wait(BACKOFF * 2 ** (fewest - 1) if fewest else 0)
+
+    def _try(self, kept: Mapping[str, int]) -> None:
+        """Make one attempt: first go on with what is kept, then copy the rest."""
+        self.is_cut = False
+        before = len(self.unsettled)
+        resumed = [key for key in kept if key in self.wanted and self._go_on(key)]
+        # Not copied: the next attempt goes on with them.
+        self.wanted = {key: None for key in self.wanted if key not in resumed}
+        if self.wanted:
             messages = self._run_aws()
-            attempt += not self.is_cut
             times_count = aws.NO_TIMES not in messages.replace("\n", " ")
             self._collect(times_count=times_count)
             if said := aws.read_disk_error(messages, self.names.values()):
                 self._stop_run(said)
             self._judge(messages, times_count=times_count)
-            if len(self.unsettled) == before and attempt == 1:
+            self.resumer.clear(self.staging)
+            if len(self.unsettled) == before and not self.has_tried:
                 self._check_program(messages)
-        for key in self.wanted.copy():
-            self._settle(key, "failed", self.unsettled[key])
+            self.has_tried = True
+        self.wanted |= dict.fromkeys(key for key in resumed if key in self.unsettled)
+
+    def _settle(self, key: str, outcome: str, reason: str) -> None:
+        super()._settle(key, outcome, reason)
+        if outcome == "fetched":
+            self.resumer.drop(key)
+
+    def _go_on(self, key: str) -> bool:
+        """Fetch the rest of an object of which some is kept; return whether there was any."""
+        ended = self.resumer.go_on(key, self.staging)
+        if ended is None or key not in self.wanted:  # given up meanwhile
+            return False
+        if ended.outcome == "fetched":
+            self._move_into_place(key, RESUMED)
+        elif ended.outcome:
+            self._settle(key, ended.outcome, ended.reason)
+        else:
+            self.unsettled[key] = ended.reason
+        return key in self.wanted
+
+    def _explain_kept(self, key: str, kept: int) -> str:
+        if not kept:
+            return self.unsettled[key]
+        share = f"{kept:,} of {self.sizes[key]:,} bytes are kept"
+        return f"{self.unsettled[key]}; {share}, and the same again goes on there"
 
     def _check_program(self, messages: str) -> None:
         """Give up if aws, which has brought nothing, does not work at all."""
@@ -177,8 +203,6 @@ class Transfer:
             target = find_target(self.staging, OBJECTS)
             what = ["--recursive", source + self.job.prefix, target]
             what += aws.choose_filters(self.job, self.names, self.wanted)
-        rest = (self.spec.max_bandwidth, "--endpoint-url" in self.aws)
-        self.config.write_text(aws.make_config(self.job.connections, *rest))
         # What is archived and has been restored can be read.
         command = [*self.aws, "--force-glacier-transfer", *what]
         return run_aws(command, self.staging, self.config, self.spec.stall_timeout, self._look)
@@ -198,9 +222,12 @@ class Transfer:
                 return None  # aws was shown another listing; counts as an attempt
             if key in self.wanted and stat.st_size > self.sizes[key] + EXCESS:
                 self._settle(key, "failed", f"{CHANGED}: more bytes arrive than were listed")
+                self.resumer.drop(key)
                 self.is_cut = True
         if self.is_cut:
             return None
+        keys = {name: self._find_key(SCRATCH.sub("", name)) for name in found}
+        self.resumer.watch(self.staging, {name: key for name, key in keys.items() if key})
         stats = [(stat.st_size, stat.st_blocks, stat.st_mtime_ns) for stat in found.values()]
         return len(self.wanted), stats
 
@@ -258,6 +285,7 @@ class Transfer:
                     self.staging, key, file, stat, times_count=times_count
                 )
                 os.unlink(file, dir_fd=self.staging)
+                self.resumer.drop(key)
                 self.unsettled[key] = reason
                 if is_final:
                     self._settle(key, "failed", reason)
@@ -306,43 +334,3 @@ class Transfer:
         if not has_others(self.data_dir, self.spec.presence):
             for key in self.sizes:
                 kept.drop(self.data_dir, key)
-
-    def _check_orders(self) -> None:
-        """Give up if the run has been stopped, and exit if the Snakemake above us is gone."""
-        if os.getppid() != self.parent:
-            raise SystemExit("the workflow that started this transfer is gone")
-        with contextlib.suppress(OSError):
-            self._give_up_for_disk((self.run_dir / STOP).read_text())
-
-    def _is_full(self, error: OSError) -> bool:
-        """Whether nothing more can be written; then the run is stopped."""
-        if error.errno in aws.DISK_ERRORS:
-            self._stop_run(os.strerror(error.errno))
-        return error.errno in aws.DISK_ERRORS
-
-    def _stop_run(self, said: str) -> None:
-        """Give up, and tell the other transfers of the run to stop as well."""
-        # Delete staged files first: the stop file needs space too.
-        remove_tree(self.staging, OBJECTS)
-        with contextlib.suppress(OSError):
-            (self.run_dir / STOP).write_text(said)
-        self._give_up_for_disk(said)
-
-    def _give_up_for_disk(self, said: str) -> None:
-        missing = sum(self.sizes[key] for key in self.unsettled)
-        self._give_up(f"{said}: {self.data_dir} needs room for {missing:,} bytes more")
-
-    def _give_up(self, reason: str) -> None:
-        for key in self.unsettled.copy():
-            self._settle(key, "failed", reason)
-
-    def _settle(self, key: str, outcome: str, reason: str) -> None:
-        """Record the outcome of `key`, which is then no longer wanted."""
-        reason = spell(reason, MOST_REASON)
-        del self.unsettled[key]
-        self.wanted.pop(key, None)
-        self.failed |= outcome != "fetched" and self._is_own(key)
-        with contextlib.suppress(OSError):  # on a full disk, the run has to find out by itself
-            record_outcome(self.record, key, Outcome(outcome, reason))
-        if reason:
-            sys.stderr.write(f"{outcome}: {spell(key)}: {reason}\n")

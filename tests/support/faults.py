@@ -173,12 +173,15 @@ class FaultServer:
         Every request so far, in the order in which they came.
     page_size : int or None
         How many keys a page of a listing has at most; None leaves it to the client.
+    sent : Counter
+        How many bytes of objects were sent, by key.
     crashes : list of Exception
         What a ``do()``, or the bench itself, has raised while it answered.
     """
 
     def __init__(self, upstream: SampleServer, seed: int = 0) -> None:
         self.exchanges: list[Exchange] = []
+        self.sent: Counter[str] = Counter()
         self.page_size: int | None = None
         self.crashes: list[Exception] = []
         self.stopping = False
@@ -216,6 +219,7 @@ class FaultServer:
         """Forget the exchanges so far."""
         with self._changed:
             self.exchanges.clear()
+            self.sent.clear()
 
     def gets(self, key: str) -> int:
         """Count the GET requests for an object, whatever came of them."""

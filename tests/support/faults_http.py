@@ -236,6 +236,7 @@ class BenchHandler(BaseHTTPRequestHandler):
                 pieces = self.slow_down(pieces, rule)
             for piece in pieces:
                 self.wfile.write(piece)
+                self.server.bench.sent[self.asked.key] += len(piece)
         if rule and fault == "reset":
             self.reset()
         elif rule and fault == "stall":
