@@ -130,7 +130,7 @@ class Transfer(Agenda):
         idle: Counter[str] = Counter()  # attempts in a row that have brought nothing, by key
         self.config.write_text(self._make_config())
         while self._check_wanted():
-            self._try(kept)
+            self._attempt(kept)
             had, kept = kept, self.resumer.count(self.wanted)
             for key in self.wanted.copy():
                 has_more = kept.get(key, 0) > had.get(key, 0)
@@ -140,7 +140,7 @@ class Transfer(Agenda):
             fewest = min((idle[key] for key in self.wanted), default=0)
             self._wait(BACKOFF * 2 ** (fewest - 1) if fewest else 0)
 
-    def _try(self, kept: Mapping[str, int]) -> None:
+    def _attempt(self, kept: Mapping[str, int]) -> None:
         """Make one attempt: first go on with what is kept, then copy the rest."""
         self.is_cut = False
         before = len(self.unsettled)
