@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Characters from which on inline code may break within a word.
-LONG = 24
+#: Characters from which on a word of code may break: more than fit into a line on a phone.
+LONG = 34
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -27,23 +27,32 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(html: str, **_more: Any) -> str:
-    """Mark output that is a table, and let long names break where they have a joint."""
+    """Let code break between words, and mark output that is a table, which does not break."""
     blocks = re.split(r"(<pre.*?</pre>)", html, flags=re.DOTALL)
     for index, text in enumerate(blocks):
         if index % 2 == 0:
-            blocks[index] = re.sub(r"<code>(.*?)</code>", let_break, text, flags=re.DOTALL)
+            inline = re.compile("<code>.*?</code>", re.DOTALL)
+            blocks[index] = inline.sub(lambda code: let_break(code[0]), text)
         elif is_table(text):
             before, mark, after = blocks[index - 1].rpartition('class="language-text ')
             blocks[index - 1] = f"{before}{mark}{'is-table ' if mark else ''}{after}"
+        else:
+            blocks[index] = let_break(text)
     return "".join(blocks)
 
 
-def let_break(code: re.Match[str]) -> str:
-    """Return inline code that breaks after a space and, if it is long, after a slash or a ``_``."""
-    is_long = len(re.sub("<[^>]+>", "", code[1])) > LONG
-    joint = r"( |[/_,=](?=\w))" if is_long else "( )"
-    text = re.sub(f"{joint}(?![^<]*>)", r"\1<wbr>", code[1])  # not in the markup inside of it
-    return f"<code>{text}</code>"
+def let_break(code: str) -> str:
+    """Return `code` with a place to break after each space and, in a long word, at its joints."""
+    parts = re.split("(<[^>]+>)", code)  # text and markup in turns
+    parts[::2] = (re.sub(r"\S+| +", _let_word_break, text) for text in parts[::2])
+    return "".join(parts)
+
+
+def _let_word_break(found: re.Match[str]) -> str:
+    word = found[0]
+    if word.isspace():
+        return f"{word}<wbr>"
+    return re.sub(r"([/_,=])(?=\w)", r"\1<wbr>", word) if len(word) > LONG else word
 
 
 def is_table(block: str) -> bool:

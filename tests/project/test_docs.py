@@ -203,16 +203,6 @@ def test_three_commands_of_the_readme_bring_a_table_of_trials(
     check_output(shown, shown.text, run(python, cwd=tmp_path, PYTHONPATH="").stdout)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site as ``make docs`` does, every warning being an error."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
-    done = run(command, cwd=REPO, NO_MKDOCS_2_WARNING=1)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
     """No font, script, style or image comes from another host, and no markup is left over."""
     pages = list(site.rglob("*.html"))

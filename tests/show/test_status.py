@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pyte
 import pytest
+from browser import browse, look_at, needs_chromium
 from helpers import (
     ESCAPE,
     REFUSED,
@@ -42,8 +40,6 @@ GLM = "derivatives/glmsingle-tedana/sub-03"
 BETAS = f"{GLM}/ses-02/func/sub-03_ses-02_task-images_desc-SingletrialBetas_trials.tsv"
 #: Set it to a folder for the picture of the documentation: ``status.png`` is written there.
 PICTURES = os.environ.get("LAION_FMRI_PICTURES")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 
 def show(text: str, columns: int) -> list[str]:
@@ -387,62 +383,39 @@ def test_bad_usage_is_one_line(data, arguments, advice):
 # The page.
 
 
+#: What there is to know of a page, to be run in a browser.
+READ = """(frame) => {
+    const page = frame.contentDocument, view = frame.contentWindow;
+    const seen = [...page.querySelectorAll("[data-state]")].filter(
+      (cell) => cell.getClientRects().length);
+    return {
+      scroll: page.documentElement.scrollWidth, width: view.innerWidth,
+      cells: seen.map((cell) => [cell.dataset.place, cell.dataset.state]),
+      links: [...page.querySelectorAll("a")].map(
+        (link) => new URL(link.getAttribute("href"), page.baseURI).href),
+      sizes: seen.map((cell) => cell.querySelector(".frame").getBoundingClientRect().width),
+      covered: [...page.querySelectorAll("svg.grid > g")].flatMap((row) => {
+        const boxes = [...row.querySelectorAll(".session")].map(
+          (label) => [label.textContent, label.getBoundingClientRect()]);
+        return boxes.slice(1).filter(([, box], index) => box.left < boxes[index][1].right);
+      }).map(([text]) => text),
+      broken: [...page.querySelectorAll(".word, table :is(th, td)")].filter(
+        (word) => word.scrollWidth > word.clientWidth + 1).map((word) => word.textContent),
+      text: page.body.innerText, paper: view.getComputedStyle(page.body).backgroundColor,
+      ink: view.getComputedStyle(page.body).color,
+      scripts: page.scripts.length,
+      loaded: view.performance.getEntriesByType("resource").map((entry) => entry.name),
+      titled: [...page.querySelectorAll("svg[role=group]")].every(
+        (svg) => svg.querySelector("title") && svg.querySelector("desc")),
+    };
+  }"""
+
+
 def open_pages(page: Path, *, dark: bool = False) -> tuple[dict, str]:
     """Open `page` in Chromium, 400 and 1100 pixels wide; return what is in it, and the console."""
-    harness = page.with_name("harness.html")
-    harness.write_text(
-        """<!DOCTYPE html><meta charset="utf-8"><body><pre id="out"></pre><script>
-        const widths = [400, 1100], found = {};
-        const read = (frame) => {
-          const page = frame.contentDocument, view = frame.contentWindow;
-          const seen = [...page.querySelectorAll("[data-state]")].filter(
-            (cell) => cell.getClientRects().length);
-          return {
-            scroll: page.documentElement.scrollWidth, width: view.innerWidth,
-            cells: seen.map((cell) => [cell.dataset.place, cell.dataset.state]),
-            links: [...page.querySelectorAll("a")].map(
-              (link) => new URL(link.getAttribute("href"), page.baseURI).href),
-            sizes: seen.map((cell) => cell.querySelector(".frame").getBoundingClientRect().width),
-            covered: [...page.querySelectorAll("svg.grid > g")].flatMap((row) => {
-              const boxes = [...row.querySelectorAll(".session")].map(
-                (label) => [label.textContent, label.getBoundingClientRect()]);
-              return boxes.slice(1).filter(([, box], index) => box.left < boxes[index][1].right);
-            }).map(([text]) => text),
-            broken: [...page.querySelectorAll(".word, table :is(th, td)")].filter(
-              (word) => word.scrollWidth > word.clientWidth + 1).map((word) => word.textContent),
-            text: page.body.innerText, paper: view.getComputedStyle(page.body).backgroundColor,
-            ink: view.getComputedStyle(page.body).color,
-            scripts: page.scripts.length,
-            loaded: view.performance.getEntriesByType("resource").map((entry) => entry.name),
-            titled: [...page.querySelectorAll("svg[role=group]")].every(
-              (svg) => svg.querySelector("title") && svg.querySelector("desc")),
-          };
-        };
-        for (const width of widths) {
-          const frame = document.createElement("iframe");
-          frame.style.width = width + "px"; frame.style.height = "800px";
-          frame.style.border = "0";
-          frame.onload = () => {
-            found[width] = read(frame);
-            document.getElementById("out").textContent = JSON.stringify(found);
-          };
-          frame.src = PAGE;
-          document.body.append(frame);
-        }
-        </script>""".replace("PAGE", json.dumps(page.as_uri()))
-    )
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    done = browse("--dump-dom", "--allow-file-access-from-files", *scheme, harness.as_uri())
-    out = re.search('<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert out, done.stderr
-    return json.loads(html.unescape(out[1])), done.stderr
-
-
-def browse(*words: str) -> subprocess.CompletedProcess:
-    """Run Chromium without a screen, to its end."""
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-    quiet += ["--disable-background-networking", "--enable-logging=stderr", "--log-level=0"]
-    return run([CHROMIUM, *quiet, "--window-size=1600,900", *words])
+    frames = {str(width): (page.as_uri(), width) for width in (400, 1100)}
+    return look_at(frames, READ, page.parent, *scheme)
 
 
 @pytest.fixture
