@@ -81,5 +81,5 @@ NOTES = """\
 - The peers get a list of keys, sizes and checksums, which somebody would have to publish, and list
   nothing. Of openneuro-py it is the engine that is measured, with MD5; of pooch its `fetch`, with
   SHA-256; of obstore a short script with threads, which compares sizes. The number in brackets is
-  that of the connections; it is each tool's own default, but for the second one of rclone.
+  that of the connections, by default but for the second one of rclone.
 """
