@@ -57,7 +57,8 @@ docs: .venv/docs.done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Takes an hour or two; make bench BENCH=--quick shows in minutes that it runs. Needs nginx and curl.
-bench: .venv/bench.done .venv-aws/done
+# BENCH=--peers measures rclone, obstore, openneuro-py and pooch as well.
+bench: .venv/bench.done .venv-aws/done $(if $(findstring --peers,$(BENCH)),.venv-peers/done)
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
 # Renew the pins of requirements/; then run make test, and commit them.
@@ -65,7 +66,7 @@ constraints:
 	$(PYTHON) requirements/renew.py
 
 clean:
-	rm -rf .venv .venv-aws build dist *.egg-info
+	rm -rf .venv .venv-aws .venv-peers build dist *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -75,6 +76,11 @@ clean:
 # One step for each extra, so that the demo need not wait for the tools of the tests.
 .venv/%.done: requirements/constraints.txt pyproject.toml .venv/bin/python
 	$(PINNED) $(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+.venv-peers/done: requirements/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement requirements/peers.txt
 	touch $@
 
 .venv-aws/done: requirements/aws.txt

@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.peers import NOTES as PEER_NOTES
+from benchmarks.peers import PEERS
 from benchmarks.scale import PARTS
 
 Record = dict[str, Any]
@@ -91,7 +93,9 @@ def make_markdown(results: Record) -> str:
     if results["scale"]:
         parts += ["## Growth with the number of objects\n", _make_scale_tables(results["scale"])]
         parts.append("![](scale.svg)\n")
-    return "\n".join([*parts, "## Method\n", NOTES])
+    names = {name for case in results["cases"] for name in case["tools"]}
+    notes = NOTES + (PEER_NOTES if names & {tool.name for tool in PEERS} else "")
+    return "\n".join([*parts, "## Method\n", notes])
 
 
 def format_seconds(value: float) -> str:

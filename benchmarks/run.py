@@ -27,6 +27,7 @@ from benchmarks.measure import (
     make_environment,
     run_command,
 )
+from benchmarks.peers import PEERS, PROGRAMS, describe_peers, has_peers
 from benchmarks.scale import PROBE, Scale, over_budget
 from benchmarks.server import ServerError, serve
 from benchmarks.tools import JOBS, TOOLS, Task, Tool, find_fault
@@ -50,6 +51,7 @@ class Benchmark:
         self.aws = shutil.which(os.environ.get("LAION_FMRI_AWS") or "aws")
         self.s5cmd = find_s5cmd()
         self.has = {"": True, "aws": self.aws, "s5cmd": self.s5cmd, "curl": shutil.which("curl")}
+        self.has["peers"] = has_peers()
         self.buckets = scratch / "buckets"
         self.home = scratch / "home"
         self.home.mkdir()
@@ -58,7 +60,8 @@ class Benchmark:
             "quick": arguments.quick,
             "n": self.n,
             "machine": describe_machine(scratch),
-            "versions": describe_versions(self.aws, self.s5cmd),
+            "versions": describe_versions(self.aws, self.s5cmd)
+            | (describe_peers() if arguments.peers else {}),
             "cases": [],
             "again": [],
             "scale": {},
@@ -116,7 +119,7 @@ class Benchmark:
         slow = SLOW_TOOLS if self.arguments.quick and case.name != "large" else ()
         return [
             tool
-            for tool in TOOLS
+            for tool in [*TOOLS, *PEERS]
             if tool.name in self.arguments.tools
             and tool.name not in slow
             and self.has[tool.needs]
@@ -179,7 +182,8 @@ class Benchmark:
         target.mkdir()
         work.mkdir()
         expected = case.expect(self.objects[case.bucket])
-        return Task(case, endpoint, expected, target, work, self.aws, self.s5cmd)
+        objects = self.buckets / case.bucket
+        return Task(case, endpoint, expected, target, work, objects, self.aws, self.s5cmd)
 
     def _run_again(self, network: Network, endpoint: str) -> dict[str, Any]:
         """Measure ``download()`` with nothing to do against listings, inside one Python."""
@@ -243,15 +247,17 @@ def main() -> None:
     """Run the benchmark."""
     case_names = [case.name for case in make_cases(bucket.Sizes())] + list(EXTRA_CASES)
     tool_names = [tool.name for tool in TOOLS]
+    peer_names = [tool.name for tool in PEERS]
     network_names = [network.name for network in NETWORKS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, help="repetitions (default: 5, quick: 1)")
     parser.add_argument("--quick", action="store_true", help="tiny buckets: does it all run?")
+    parser.add_argument("--peers", action="store_true", help="other tools of the field as well")
     for name, names in (("cases", case_names), ("tools", tool_names), ("network", network_names)):
         parser.add_argument(
             f"--{name}",
             nargs="+",
-            choices=names,
+            choices=[*names, *(peer_names if name == "tools" else ())],
             default=names,
             metavar="NAME",
             help=", ".join(names),
@@ -272,6 +278,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arguments.out = arguments.out or Path("build" if arguments.quick else "docs", "benchmarks")
+    if arguments.peers:
+        if not has_peers():
+            parser.error(f"--peers: there is no Python in {PROGRAMS}; make bench BENCH=--peers")
+        arguments.tools = list(dict.fromkeys([*arguments.tools, *peer_names]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
     try:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.scratch) as scratch:

@@ -40,6 +40,8 @@ class Task:
         The folder that the files go to; it exists and is empty at first.
     work : Path
         The folder that the tool runs in and may write to.
+    objects : Path
+        The folder with what the server serves, by key.
     aws, s5cmd : str or None
         Paths of these programs.
     """
@@ -49,6 +51,7 @@ class Task:
     expected: dict[str, int]
     target: Path
     work: Path
+    objects: Path
     aws: str | None
     s5cmd: str | None
 

@@ -1,17 +1,20 @@
 """The pages of the site that are made from the code, so that they cannot say anything else.
 
-MkDocs calls :func:`on_files` once in each build; the pages are never written to this folder.
+MkDocs calls :func:`on_files` once in each build, and :func:`on_page_content` for each page. The
+pages are never written to this folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Characters from which on a word of code may break: more than fit into a line on a phone.
+LONG = 34
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -21,6 +24,41 @@ def on_files(files: Any, config: Any) -> Any:
     for name, text in make_pages().items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_content(html: str, **_more: Any) -> str:
+    """Let code break between words, and mark output that is a table, which does not break."""
+    blocks = re.split(r"(<pre.*?</pre>)", html, flags=re.DOTALL)
+    for index, text in enumerate(blocks):
+        if index % 2 == 0:
+            inline = re.compile("<code>.*?</code>", re.DOTALL)
+            blocks[index] = inline.sub(lambda code: let_break(code[0]), text)
+        elif is_table(text):
+            before, mark, after = blocks[index - 1].rpartition('class="language-text ')
+            blocks[index - 1] = f"{before}{mark}{'is-table ' if mark else ''}{after}"
+        else:
+            blocks[index] = let_break(text)
+    return "".join(blocks)
+
+
+def let_break(code: str) -> str:
+    """Return `code` with a place to break after each space and, in a long word, at its joints."""
+    parts = re.split("(<[^>]+>)", code)  # text and markup in turns
+    parts[::2] = (re.sub(r"\S+| +", _let_word_break, text) for text in parts[::2])
+    return "".join(parts)
+
+
+def _let_word_break(found: re.Match[str]) -> str:
+    word = found[0]
+    if word.isspace():
+        return f"{word}<wbr>"
+    return re.sub(r"([/_,=])(?=\w)", r"\1<wbr>", word) if len(word) > LONG else word
+
+
+def is_table(block: str) -> bool:
+    """Whether two lines of a block have columns: at least two wide gaps between words."""
+    lines = re.sub("<[^>]+>", "", block).splitlines()
+    return sum(len(re.findall(r"\S {2,}(?=\S)", line)) >= 2 for line in lines) >= 2
 
 
 def make_pages() -> dict[str, str]:
@@ -112,37 +150,21 @@ def join_usage(parser: argparse.ArgumentParser) -> str:
 
 
 def make_configuration_page() -> str:
-    """Describe every key of the workflow's configuration, as its settings do."""
-    from laion_fmri.settings import make_schema, read_settings
+    """Return config/README.md, with a row for each key of the settings that it does not have."""
+    from laion_fmri.settings import make_schema
 
-    schema, defaults = make_schema(), read_settings({})
-    parts = [
-        "# Configuration\n",
-        "What `config/config.yaml` in a clone and `config:` of a `module` may hold. Quote every "
-        "value: YAML makes the number 1 of an unquoted `01`. Each key is also an argument or an "
-        "option where it makes sense there.\n",
-        "| key | meaning | default |\n| --- | --- | --- |",
-    ]
-    for name, rule in schema["properties"].items():
-        default = getattr(defaults, name, None)
-        shown = ", ".join(default) if isinstance(default, tuple) else json.dumps(default)
-        # The first of the alternatives: a scope of the dataset alone needs no subject.
-        shown = "required" if name in schema["anyOf"][0]["required"] else f"`{shown}`"
-        parts.append(f"| `{name}` | {escape(rule['description'])} | {shown} |")
-    parts += [
-        "",
-        "A default of `null` stands for what the meaning says. This page is made from "
-        "`laion_fmri/settings.py`, which each configuration is checked against.\n",
-        "## Environment\n",
-        "| variable | meaning |\n| --- | --- |",
-        "| `LAION_FMRI_DATA_DIR` | the data directory, instead of the saved choice |",
-        "| `LAION_FMRI_AWS` | the AWS CLI to use |",
-        "| `LAION_FMRI_ENDPOINT_URL` | a mirror or a test server instead of S3 |",
-        "| `LAION_FMRI_BUCKET` | another bucket |",
-        "| `XDG_CONFIG_HOME` | where the choice of `laion-fmri config` is kept, in `laion_fmri/` |",
-        "",
-    ]
-    return "\n".join(parts)
+    text = (ROOT / "config" / "README.md").read_text()
+    text = text.replace("](../docs/", "](../")
+    described = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    more = {
+        name: rule["description"]
+        for name, rule in make_schema()["properties"].items()
+        if name not in described
+    }
+    if more:
+        text += "\n## More\n\n| key | values |\n| --- | --- |\n"
+        text += "".join(f"| `{name}` | {escape(what)} |\n" for name, what in more.items())
+    return text
 
 
 def sentence(text: str) -> str:

@@ -11,7 +11,7 @@ from laion_fmri import __version__, dataset
 from laion_fmri.base.files import write_atomically
 from laion_fmri.base.text import format_size
 from laion_fmri.errors import LaionFmriError
-from laion_fmri.selection.overview import STATES, Overview, Total, count_rows, name_sessions
+from laion_fmri.selection.overview import STATES, Cell, Overview, Total, count_rows, name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.settings import AVERAGES, spell_command
 
@@ -28,7 +28,6 @@ def make_page(overview: Overview) -> str:
     )
     environment.filters |= {"number": "{:,}".format, "size": format_size}
     pairs = list(zip(overview.cells, overview.rows, strict=True))
-    missing = [cell for cell in overview.cells if cell.state == "missing"]
     text = environment.get_template("status.html.j2").render(
         overview=overview,
         averages=AVERAGES,
@@ -36,13 +35,9 @@ def make_page(overview: Overview) -> str:
         folders={cell.name: _find_folders(overview.data_dir, rows) for cell, rows in pairs},
         kinds=_count_kinds(overview),
         partial=[(cell, rows) for cell, rows in pairs if cell.state == "partial"],
-        missing=[
-            (scope, sub, list(cells))
-            for (scope, sub), cells in groupby(missing, lambda cell: (cell.scope, cell.sub))
-        ],
+        missing=_group_missing(overview.cells),
         flat=[scope for scope in overview.scopes if not overview.sessions_of(scope)],
         subjects_of=lambda scope: list(dict.fromkeys(c.sub for c in overview.cells_of(scope))),
-        name_sessions=name_sessions,
         explain_size=_explain_size,
         selection=spell_command("status", overview.settings),
         request_url=dataset.REQUEST_URL,
@@ -72,6 +67,22 @@ def _find_folders(data_dir: Path, rows: Sequence[Row]) -> list[Path]:
         trees.setdefault("/".join(folder.split("/")[:3]), []).append(folder)
     paths = [data_dir / os.path.commonpath(folders) for folders in trees.values()]
     return [path for path in paths if path.is_dir()]
+
+
+def _group_missing(cells: Sequence[Cell]) -> list[tuple[list[str], str, list[Cell]]]:
+    """Return what is missing: subjects that lack the same, what they lack, and the cells of it."""
+    missing = [cell for cell in cells if cell.state == "missing"]
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for (scope, sub), found in groupby(missing, lambda cell: (cell.scope, cell.sub)):
+        same = list(found)
+        named = name_sessions(cell.ses for cell in same) if same[0].place.session else ""
+        # What belongs to no subject is a line of its own.
+        where = f"{scope} {named}".strip() if sub is not None else ""
+        groups.setdefault((where, where or scope), []).extend(same)
+    return [
+        (list(dict.fromkeys(cell.place.subject for cell in same)), where, same)
+        for (where, _), same in groups.items()
+    ]
 
 
 def _count_kinds(overview: Overview) -> list[tuple[str, Total]]:

@@ -5,25 +5,34 @@ Each page is followed from top to bottom in an empty home, the sample bucket sta
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 from helpers import REPO, run, run_command
 from nbclient import NotebookClient
-from pages import NOT_RUN, Reader, expand_extras, find_commands, find_pages, read_blocks
+from pages import (
+    NOT_RUN,
+    Reader,
+    check_output,
+    expand_extras,
+    find_commands,
+    find_pages,
+    read_blocks,
+)
 
 from laion_fmri.commands.cli import make_parser
-from laion_fmri.sample import SampleServer, sample_objects, serve_sample
-from laion_fmri.settings import make_schema
+from laion_fmri.sample import SampleServer
+from laion_fmri.settings import make_schema, read_config
 
 SITE_PAGES = sorted((REPO / "docs").rglob("*.md"))
 PAGES = find_pages()
@@ -38,20 +47,13 @@ TRIALS = (
 )
 
 
-@pytest.fixture(scope="module")
-def light() -> Iterator[SampleServer]:
-    """Serve the sample without its root files, which would take four more processes a page."""
-    with serve_sample({k: v for k, v in sample_objects().items() if "/" in k}) as running:
-        yield running
-
-
 @pytest.mark.parametrize(
     "page",
     [pytest.param(p, marks=() if p == "README.md" else pytest.mark.faults) for p in PAGES],
 )
-def test_page_does_what_it_says(page: str, light: SampleServer, tmp_path: Path) -> None:
+def test_page_does_what_it_says(page: str, server: SampleServer, tmp_path: Path) -> None:
     """Every block of the page, typed one after the other, works and prints what the page shows."""
-    reader = Reader(tmp_path / "home", light.endpoint_url)
+    reader = Reader(tmp_path / "home", server.endpoint_url)
     try:
         for block in read_blocks(REPO / page):
             reader.follow(block)
@@ -73,10 +75,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
-def test_page_that_is_wrong_is_found_out(text: str, light: SampleServer, tmp_path: Path) -> None:
+def test_page_that_is_wrong_is_found_out(text: str, server: SampleServer, tmp_path: Path) -> None:
     """The reader of these tests takes nothing on trust."""
     (tmp_path / "page.md").write_text(text)
-    reader = Reader(tmp_path / "home", light.endpoint_url)
+    reader = Reader(tmp_path / "home", server.endpoint_url)
     *before, last = read_blocks(tmp_path / "page.md")
     for block in before:
         reader.follow(block)
@@ -92,6 +94,8 @@ def test_blocks_that_are_left_out_say_why_and_could_be_right() -> None:
             continue
         assert block.how.get("not run", "Docker") in NOT_RUN, block
         assert f"def {block.how.get('tested elsewhere', 'test_page_does_what_it_says')}(" in tests
+        if block.language != "bash":
+            continue
         done = run(["bash", "-n", "-c", block.text])
         assert done.returncode == 0, f"{block}: {done.stderr}"
         for words in find_commands(block.text):
@@ -112,6 +116,39 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", (REPO / "README.md").read_text())
     assert links != []
     assert [link for link in links if not (REPO / link).exists()] == []
+
+
+class Messages(ast.NodeVisitor):
+    """What a module can say: its strings, without what is filled in."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """Note a string."""
+        self.texts += [node.value] if isinstance(node.value, str) else []
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    """Each heading that quotes one has its words, those between the dots, in one string each."""
+    found = Messages()
+    for module in (REPO / "laion_fmri").rglob("*.py"):
+        found.visit(ast.parse(module.read_text()))
+    page = (REPO / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall("^### `(.+)`$", page, re.MULTILINE)
+    assert len(quoted) >= 25
+    words = [(part.strip(" ;:"), quote) for quote in quoted for part in quote.split("...")]
+    unknown = [
+        (part, quote) for part, quote in words if not any(part in text for text in found.texts)
+    ]
+    assert unknown == []
+
+
+def test_the_glossary_has_ten_words() -> None:
+    """As its title says, in the order of a reader who starts from nothing."""
+    words = re.findall(r"^\*\*(.+)\*\*$", (REPO / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert len(words) == 10
+    assert words[0] == "Bucket"
 
 
 def find_blocks_of_the_readme() -> list[str]:
@@ -159,16 +196,11 @@ def test_three_commands_of_the_readme_bring_a_table_of_trials(
     table = tmp_path / "laion_fmri_data" / TRIALS
     assert table.read_bytes() == objects[TRIALS]
     assert list(pd.read_csv(table, sep="\t")["trial_index"]) == list(range(30))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site as ``make docs`` does, every warning being an error."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
-    done = run(command, cwd=REPO, NO_MKDOCS_2_WARNING=1)
-    assert done.returncode == 0, done.stderr
-    return folder
+    _, printed, code, shown, *_ = read_blocks(REPO / "docs" / "index.md")
+    where = printed.text.replace("/home/me", str(tmp_path))
+    check_output(printed, where, done.stdout + done.stderr)
+    python = [environment / "bin" / "python", "-W", "error", "-c", code.text]
+    check_output(shown, shown.text, run(python, cwd=tmp_path, PYTHONPATH="").stdout)
 
 
 def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
@@ -195,12 +227,22 @@ def test_page_of_the_command_has_every_option(site: Path) -> None:
 
 
 def test_page_of_the_configuration_has_every_key(site: Path) -> None:
-    """Each key of the configuration has its row."""
+    """Each key of the configuration has its row, once, and no other key has one."""
     schema = make_schema()
     rows = re.findall(
         r"<tr>\s*<td><code>(\w+)</code>", (site / "reference" / "configuration.html").read_text()
     )
-    assert [row for row in rows if row in schema["properties"]] == list(schema["properties"])
+    assert sorted(row for row in rows if row.islower()) == sorted(schema["properties"])
+
+
+def test_configuration_that_is_shown_is_one(site: Path) -> None:
+    """Its reference, in the repository and on the site the same, begins with one that is valid."""
+    (block,) = read_blocks(REPO / "config" / "README.md")
+    settings = read_config(yaml.safe_load(block.text))
+    assert (settings.subject, settings.filters["ses"]) == ("sub-03", ["ses-01", "averages"])
+    text = re.sub("<[^>]+>", "", (site / "reference" / "configuration.html").read_text())
+    for name in ("LAION_FMRI_OFFLINE", "XDG_STATE_HOME"):
+        assert name in text
 
 
 def test_page_of_promises_is_the_section_of_the_readme(site: Path) -> None:
@@ -210,17 +252,31 @@ def test_page_of_promises_is_the_section_of_the_readme(site: Path) -> None:
     assert "Not promised: that the content is right." in text
 
 
-def test_figures_of_the_comparison_are_those_measured() -> None:
+#: The columns of the two tables of the comparison, as they are called where they were measured.
+COMPARED = {
+    "results.md": ("aws s3 sync", "s5cmd cp"),
+    "peers/results.md": (
+        *("aws s3 sync", "rclone copy (16)", "obstore, 16 threads"),
+        *("openneuro-py (5)", "pooch, its loop (1)"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "tools"), COMPARED.items(), ids=COMPARED)
+def test_figures_of_the_comparison_are_those_measured(file: str, tools: tuple[str, ...]) -> None:
     """Each ratio is that of the case and the tool in the table of the benchmark."""
-    results = (REPO / "docs" / "benchmarks" / "results.md").read_text()
+    results = (REPO / "docs" / "benchmarks" / file).read_text()
     rows = [line.strip("| ").split(" | ") for line in results.splitlines() if line[:2] == "| "]
     heading = next(row for row in rows if row[0] == "case")
-    sync, s5cmd = heading.index("aws s3 sync"), heading.index("s5cmd cp")
+    columns = [heading.index(tool) for tool in tools]
     measured = {
-        f"{row[0]}, {row[1]}": [row[sync], row[s5cmd]] for row in rows if len(row) == len(heading)
+        f"{row[0]}, {row[1]}": [row[column] for column in columns]
+        for row in rows
+        if len(row) == len(heading)
     }
     page = (REPO / "docs" / "comparison.md").read_text()
-    said = re.findall(r"^\| (.+) \| (\d+\.\d+) \| (\d+\.\d+) \|$", page, re.MULTILINE)
+    pattern = r"^\| ([^|]+)" + r" \| (\d+\.\d+)" * len(tools) + r" \|$"
+    said = re.findall(pattern, page, re.MULTILINE)
     assert len(said) >= 5
     assert {case: ratios for case, *ratios in said} == {case: measured[case] for case, *_ in said}
 

@@ -270,8 +270,9 @@ def copy_package(folder: Path) -> None:
     shutil.copytree(PACKAGE, folder / "laion_fmri", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "CHANGELOG.md", "SECURITY.md"):
         shutil.copy(REPO / name, folder)
-    (folder / "docs").mkdir()
-    shutil.copy(REPO / "docs" / "hooks.py", folder / "docs")
+    for name in ("docs/hooks.py", "config/README.md"):
+        (folder / name).parent.mkdir()
+        shutil.copy(REPO / name, folder / name)
 
 
 def run_copy(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:

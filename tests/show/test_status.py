@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pyte
 import pytest
+from browser import browse, look_at, needs_chromium
 from helpers import (
     ESCAPE,
     REFUSED,
@@ -42,8 +40,6 @@ GLM = "derivatives/glmsingle-tedana/sub-03"
 BETAS = f"{GLM}/ses-02/func/sub-03_ses-02_task-images_desc-SingletrialBetas_trials.tsv"
 #: Set it to a folder for the picture of the documentation: ``status.png`` is written there.
 PICTURES = os.environ.get("LAION_FMRI_PICTURES")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 
 def show(text: str, columns: int) -> list[str]:
@@ -291,10 +287,11 @@ def test_the_page_names_sessions_in_ranges(whole, tmp_path):
     assert run_command("status", "--html", tmp_path / "page.html").returncode == 0
     text = (tmp_path / "page.html").read_text()
     words = " ".join(re.sub("<[^>]*>", "", text).split())
-    assert "sub-01 glmsingle-tedana ses-01 to 30, averages: 31 files, 217 bytes" in words
+    lacking = "sub-01, sub-03, sub-06, sub-07 glmsingle-tedana ses-01 to 30, averages"
+    assert f"{lacking}: 124 files, 868 bytes" in words
     assert "sub-05 glmsingle-tedana ses-01, 03, 05" in words
     assert "27, 29 to 30" not in text
-    assert "27, 29, 30, averages: 17 files" in text
+    assert "27, 29, 30, averages: 17 files" in words
 
 
 def test_a_narrow_terminal_folds_the_grid(whole):
@@ -386,54 +383,39 @@ def test_bad_usage_is_one_line(data, arguments, advice):
 # The page.
 
 
+#: What there is to know of a page, to be run in a browser.
+READ = """(frame) => {
+    const page = frame.contentDocument, view = frame.contentWindow;
+    const seen = [...page.querySelectorAll("[data-state]")].filter(
+      (cell) => cell.getClientRects().length);
+    return {
+      scroll: page.documentElement.scrollWidth, width: view.innerWidth,
+      cells: seen.map((cell) => [cell.dataset.place, cell.dataset.state]),
+      links: [...page.querySelectorAll("a")].map(
+        (link) => new URL(link.getAttribute("href"), page.baseURI).href),
+      sizes: seen.map((cell) => cell.querySelector(".frame").getBoundingClientRect().width),
+      covered: [...page.querySelectorAll("svg.grid > g")].flatMap((row) => {
+        const boxes = [...row.querySelectorAll(".session")].map(
+          (label) => [label.textContent, label.getBoundingClientRect()]);
+        return boxes.slice(1).filter(([, box], index) => box.left < boxes[index][1].right);
+      }).map(([text]) => text),
+      broken: [...page.querySelectorAll(".word, table :is(th, td)")].filter(
+        (word) => word.scrollWidth > word.clientWidth + 1).map((word) => word.textContent),
+      text: page.body.innerText, paper: view.getComputedStyle(page.body).backgroundColor,
+      ink: view.getComputedStyle(page.body).color,
+      scripts: page.scripts.length,
+      loaded: view.performance.getEntriesByType("resource").map((entry) => entry.name),
+      titled: [...page.querySelectorAll("svg[role=group]")].every(
+        (svg) => svg.querySelector("title") && svg.querySelector("desc")),
+    };
+  }"""
+
+
 def open_pages(page: Path, *, dark: bool = False) -> tuple[dict, str]:
     """Open `page` in Chromium, 400 and 1100 pixels wide; return what is in it, and the console."""
-    harness = page.with_name("harness.html")
-    harness.write_text(
-        """<!DOCTYPE html><meta charset="utf-8"><body><pre id="out"></pre><script>
-        const widths = [400, 1100], found = {};
-        const read = (frame) => {
-          const page = frame.contentDocument, view = frame.contentWindow;
-          const seen = [...page.querySelectorAll("[data-state]")].filter(
-            (cell) => cell.getClientRects().length);
-          return {
-            scroll: page.documentElement.scrollWidth, width: view.innerWidth,
-            cells: seen.map((cell) => [cell.dataset.place, cell.dataset.state]),
-            links: [...page.querySelectorAll("a")].map(
-              (link) => new URL(link.getAttribute("href"), page.baseURI).href),
-            text: page.body.innerText, paper: view.getComputedStyle(page.body).backgroundColor,
-            ink: view.getComputedStyle(page.body).color,
-            scripts: page.scripts.length,
-            loaded: view.performance.getEntriesByType("resource").map((entry) => entry.name),
-            titled: [...page.querySelectorAll("svg[role=group]")].every(
-              (svg) => svg.querySelector("title") && svg.querySelector("desc")),
-          };
-        };
-        for (const width of widths) {
-          const frame = document.createElement("iframe");
-          frame.style.width = width + "px"; frame.style.height = "800px";
-          frame.style.border = "0";
-          frame.onload = () => {
-            found[width] = read(frame);
-            document.getElementById("out").textContent = JSON.stringify(found);
-          };
-          frame.src = PAGE;
-          document.body.append(frame);
-        }
-        </script>""".replace("PAGE", json.dumps(page.as_uri()))
-    )
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    done = browse("--dump-dom", "--allow-file-access-from-files", *scheme, harness.as_uri())
-    out = re.search('<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert out, done.stderr
-    return json.loads(html.unescape(out[1])), done.stderr
-
-
-def browse(*words: str) -> subprocess.CompletedProcess:
-    """Run Chromium without a screen, to its end."""
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-    quiet += ["--disable-background-networking", "--enable-logging=stderr", "--log-level=0"]
-    return run([CHROMIUM, *quiet, "--window-size=1600,900", *words])
+    frames = {str(width): (page.as_uri(), width) for width in (400, 1100)}
+    return look_at(frames, READ, page.parent, *scheme)
 
 
 @pytest.fixture
@@ -552,42 +534,134 @@ def test_the_page_is_written_whole_or_not_at_all(data, tmp_path):
     assert list_all(place) == ["page.html"]
 
 
-#: Kinds of files of a session of the documentation's picture, and their sizes in bytes.
+#: Kinds of files of a session, by the folder of their scope, and sizes in bytes.
 KINDS = {
-    "space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz": 9000,
-    "space-T1w_desc-GLMsingle_model.h5": 7000,
-    "space-T1w_stat-rsquare_desc-R2_statmap.nii.gz": 400,
-    "desc-SingletrialBetas_trials.tsv": 40,
+    "derivatives/glmsingle-tedana/": {
+        "task-images_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz": 9000,
+        "task-images_space-T1w_desc-GLMsingle_model.h5": 7000,
+        "task-images_space-T1w_stat-rsquare_desc-R2_statmap.nii.gz": 400,
+        "task-images_desc-SingletrialBetas_trials.tsv": 40,
+    },
+    "derivatives/tedana/": {"task-images_run-01_space-T1w_desc-optcom_bold.nii.gz": 30000},
+    "": {"task-images_run-01_echo-1_part-mag_bold.nii.gz": 40000},
 }
+ALL_SUBJECTS = ("01", "03", "05", "06", "07")
+
+
+def make_bucket_like_the_real_one(subjects=ALL_SUBJECTS, sessions=34) -> dict[str, bytes]:
+    """Return all scopes of the dataset, as they are organised, with few and small files."""
+    made = dict.fromkeys(("README", "participants.tsv"), b"x")
+    for sub in subjects:
+        for top, kinds in KINDS.items():
+            for number in range(1, sessions + 1):
+                stem = f"{top}sub-{sub}/ses-{number:02}/func/sub-{sub}_ses-{number:02}_"
+                made |= {stem + kind: b"x" * size for kind, size in kinds.items()}
+        for ses in ("4BarScreenfLoc", "MotionLocBarsSML", "31"):
+            top = f"derivatives/localizers/sub-{sub}/ses-{ses}/func/sub-{sub}_ses-{ses}"
+            task = "oloc" if ses == "31" else "floc"
+            made[f"{top}_task-{task}_contrast-body_stat-effect_statmap.nii.gz"] = b"x" * 900
+        for key, size in {
+            "glmsingle-tedana/sub-{}/sub-{}_space-T1w_desc-R2mean_statmap.nii.gz": 400,
+            "rois/sub-{}/face/sub-{}_space-T1w_res-1pt8_label-FFA-1_mask.nii.gz": 20,
+            "anatomical/sub-{}/ses-PrismaAnat/anat/sub-{}_ses-PrismaAnat_T1w.nii.gz": 900,
+            "freesurfer/sub-{}/mri/aparc+aseg.mgz": 2000,
+        }.items():
+            made[f"derivatives/{key.replace('{}', sub)}"] = b"x" * size
+    for model in ("CLIP", "DINOv2"):
+        made[f"stimuli/task-images_desc-{model}_embeddings.h5"] = b"x" * 3000
+    return made
+
+
+def take_some(made: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a part of `made` in which each state occurs, as after some weeks of work."""
+    until = {"01": 30, "03": 18, "05": 9, "06": 0, "07": 0}
+    here = {}
+    for key, content in made.items():
+        found = re.search("sub-(..)/(?:ses-([0-9]+)/)?", key)
+        sub, ses = found.groups() if found else ("01", None)
+        left = until[sub] - int(ses or 0)
+        is_small = left == 0 and sub != "01" and len(content) < 8000
+        is_wanted = not key.startswith(("sub-", "derivatives/tedana/")) or int(ses) <= 2
+        if (
+            until[sub]
+            and int(ses or 0) < 31
+            and is_wanted
+            and (left > 0 or is_small or sub == "01")
+        ):
+            here[key] = content
+    cut = next(key for key in here if "sub-03/ses-07" in key and "SingletrialBetas" in key)
+    return here | {cut: here[cut][:3000]}
+
+
+@pytest.fixture
+def show_all(bucket, tmp_path, monkeypatch):
+    """Return a function that writes the page of a bucket with some of it here."""
+
+    def write(made: dict[str, bytes], here: dict[str, bytes], *words: str) -> Path:
+        bucket.add_bucket("picture", made)
+        monkeypatch.setenv("LAION_FMRI_BUCKET", "picture")
+        (tmp_path / "laion-fmri").mkdir()
+        write_tree(tmp_path / "laion-fmri", here)
+        page = tmp_path / "status.html"
+        data = ["--data-dir", tmp_path / "laion-fmri"]
+        assert run_command("status", *words, *data, "--html", page).returncode == 0
+        return page
+
+    return write
+
+
+ONE_SESSION = ("--subject", "sub-03", "--ses", "ses-01", "--scope", "glmsingle-tedana", "rois")
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (ONE_SESSION, 3),  # the session, the averages, and the masks
+        (("--subject", "all", "--scope", "all"), 5 * (34 + 1 + 34 + 34 + 3 + 3)),
+        (("--scope", "stimuli"), 0),
+    ],
+    ids=["one session", "5 x 34 sessions in all scopes", "no subject"],
+)
+def test_cells_are_as_large_for_one_session_as_for_all(words, cells, show_all):
+    """Of about 22 pixels, with a label that covers no other; nothing is wider than its place."""
+    made = make_bucket_like_the_real_one()
+    found, console = open_pages(show_all(made, take_some(made), *words))
+    assert "CONSOLE" not in console
+    for width, seen in found.items():
+        assert (int(width), cells) == (seen["scroll"], len(seen["cells"]))
+        assert all(19 <= size <= 23 for size in seen["sizes"]), (width, set(seen["sizes"]))
+        assert (seen["covered"], seen["broken"]) == ([], [])
+        assert ("Subjects and sessions" in seen["text"]) == (cells > 0)
+
+
+@needs_chromium
+def test_who_lacks_the_same_shares_a_line(show_all):
+    """Sessions are a range, and what has no session says none."""
+    made = make_bucket_like_the_real_one()
+    found, _ = open_pages(show_all(made, take_some(made), "--subject", "all", "--scope", "all"))
+    lines = found["1100"]["text"].splitlines()
+    assert "sub-06, sub-07 rois: 2 files, 40 bytes" in lines
+    assert "sub-01, sub-03, sub-05 tedana ses-03 to 30: 84 files, 2.5 MB" in lines
+    names = "ses-31, ses-4BarScreenfLoc, ses-MotionLocBarsSML"
+    assert f"sub-06, sub-07 localizers {names}: 6 files, 5.4 kB" in lines
+
+
+@needs_chromium
+def test_one_file_is_a_file(show_all):
+    """And what belongs to no subject is named without one."""
+    found, _ = open_pages(show_all(make_bucket_like_the_real_one(), {}, *ONE_SESSION))
+    lines = found["1100"]["text"].splitlines()
+    assert {"sub-03 rois: 1 file, 20 bytes", "root files: 2 files, 2 bytes"} < set(lines)
 
 
 @needs_chromium
 @pytest.mark.skipif(PICTURES is None, reason="set LAION_FMRI_PICTURES=docs/images to draw it")
-def test_draw_the_picture_of_the_documentation(bucket, tmp_path, monkeypatch):
+def test_draw_the_picture_of_the_documentation(show_all):
     """A page of all subjects and sessions, some of it here."""
-    made = {}
-    for sub in ("01", "03", "05", "06", "07"):
-        top = f"derivatives/glmsingle-tedana/sub-{sub}"
-        for number in range(1, 35):
-            stem = f"{top}/ses-{number:02}/func/sub-{sub}_ses-{number:02}_task-images_"
-            made |= {stem + kind: b"x" * size for kind, size in KINDS.items()}
-        made[f"{top}/sub-{sub}_space-T1w_desc-R2mean_statmap.nii.gz"] = b"x" * 400
-        made[f"derivatives/rois/sub-{sub}/rois/V1.nii.gz"] = b"x" * 20
-    bucket.add_bucket("picture", made)
-    monkeypatch.setenv("LAION_FMRI_BUCKET", "picture")
-    until = {"01": 30, "03": 18, "05": 9, "06": 0, "07": 0}
-    here = {}
-    for key, content in made.items():
-        sub, ses = re.search("sub-(..)/(?:ses-(..))?", key).groups()
-        left = until[sub] - int(ses or 0)
-        is_small = left == 0 and sub != "01" and len(content) < 8000
-        if until[sub] and int(ses or 0) < 31 and (left > 0 or is_small or sub == "01"):
-            here[key] = content
-    cut = next(key for key in here if "sub-03/ses-07" in key and "SingletrialBetas" in key)
-    write_tree(tmp_path / "laion-fmri", here | {cut: here[cut][:3000]})
-    page = tmp_path / "status.html"
-    run_command("status", "--data-dir", tmp_path / "laion-fmri", "--html", page)
+    made = make_bucket_like_the_real_one()
+    page = show_all(made, take_some(made))
     file = (REPO / PICTURES / "status.png").absolute()
     file.parent.mkdir(parents=True, exist_ok=True)
-    browse(f"--screenshot={file}", "--window-size=1200,1000", page.as_uri())
+    browse(f"--screenshot={file}", "--window-size=1200,875", page.as_uri())
     assert file.read_bytes().startswith(b"\x89PNG")
