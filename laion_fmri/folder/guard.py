@@ -26,7 +26,7 @@ FOLDER = CHOSEN | os.O_NOFOLLOW
 #: How a file is opened: not through a link, and without waiting for the other end of a FIFO.
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: The folders and files of our state; an old one also has runs, logs and a stamp, which stay.
-PARTIAL, KEPT, ALIVE, CORRUPT = FOLDERS = ("partial", "kept", "alive", "corrupt")
+PARTIAL, KEPT, ALIVE, CORRUPT, PARTS = FOLDERS = "partial", "kept", "alive", "corrupt", "parts"
 CLAIMS, REPAIR_LOCK = FILES = ("claims", "repair.lock")
 
 _KINDS = {

@@ -18,6 +18,7 @@ from laion_fmri.folder.guard import (
     walk,
 )
 from laion_fmri.folder.obstacles import is_safe_key
+from laion_fmri.folder.parts import sweep_parts
 from laion_fmri.folder.presence import has_others
 from laion_fmri.folder.staging import sweep_staging
 
@@ -110,6 +111,7 @@ def clear_up(data_dir: StrPath) -> None:
             with Mirror(data_dir) as mirror, open_state(data_dir, make=False) as state:
                 put_back(state, KEPT, mirror)
                 remove_tree(state.folder, KEPT)
+                sweep_parts(state)
 
 
 def put_back(state: StateFolder, name: str, mirror: Mirror) -> None:
