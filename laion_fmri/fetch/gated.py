@@ -93,6 +93,8 @@ class Gated(Transfer):
                 sizes = f"{offer.size:,} bytes, and the bucket {self.sizes[key]:,}"
                 self._settle(key, "failed", f"the service announces {sizes}; try again later")
                 return ""
+            with contextlib.suppress(FileNotFoundError):  # the link of the last try
+                os.unlink(OBJECT, dir_fd=self.staging)
             with open_part(self.data_dir, key, offer.sha256) as part:
                 part.link(self.staging, OBJECT)  # where the view of a run counts bytes
                 with self._watch():

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,14 +86,16 @@ def log_in(request_id: str) -> Path:
     file = find_file()
     try:
         make_own_folder(file.parent)
-        folder = os.open(file.parent, FOLDER)
-        try:
+        with _enter(file) as folder:
             scratch = f"auth.{os.urandom(8).hex()}.tmp"
-            with open(open_new(folder, scratch, os.O_WRONLY | os.O_CREAT, 0o600), "w") as new:
-                new.write(json.dumps(content, indent=2) + "\n")
-            os.rename(scratch, file.name, src_dir_fd=folder, dst_dir_fd=folder)
-        finally:
-            os.close(folder)
+            try:
+                with open(open_new(folder, scratch, os.O_WRONLY | os.O_CREAT, 0o600), "w") as new:
+                    new.write(json.dumps(content, indent=2) + "\n")
+                os.rename(scratch, file.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(scratch, dir_fd=folder)
+                raise
     except OSError as error:
         why = error.strerror or error
         raise AccessError(f"the id cannot be kept in {file}: {why}; or set {NAME}") from None
@@ -103,11 +106,8 @@ def log_out() -> bool:
     """Remove the file with the id; return whether there was one."""
     file = find_file()
     try:
-        folder = os.open(file.parent, FOLDER)
-        try:
+        with _enter(file) as folder:
             os.unlink(file.name, dir_fd=folder)
-        finally:
-            os.close(folder)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -115,17 +115,26 @@ def log_out() -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _enter(file: Path) -> Iterator[int]:
+    """Open the user's own folder that the id is kept in."""
+    folder = os.open(file.parent, FOLDER)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
 def _read() -> dict[str, object] | None:
     """Return what the file with the id has; None if there is none."""
     file = find_file()
     try:
-        folder = os.open(file.parent, FOLDER)
-        try:
-            with open(open_file(folder, file.name), encoding="utf-8") as kept:
-                _check(folder, kept.fileno(), file)
-                content = json.loads(kept.read(2**16))
-        finally:
-            os.close(folder)
+        with (
+            _enter(file) as folder,
+            open(open_file(folder, file.name), encoding="utf-8") as kept,
+        ):
+            _check(folder, kept.fileno(), file)
+            content = json.loads(kept.read(2**16))
     except FileNotFoundError:
         return None
     except AccessError:
