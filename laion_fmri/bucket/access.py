@@ -8,7 +8,6 @@ import json
 import os
 import re
 import threading
-from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -88,19 +87,25 @@ class Service:
             raise ServiceError(f"{self.url} has had too many requests; try again in some minutes")
         if status >= 500:
             raise ServiceError(f"{self.url} has an error of its own ({status}); try again later")
-        if not isinstance(answer, dict) or (status >= 400 and "detail" not in answer):
+        is_refusal = status >= 400
+        if (
+            not isinstance(answer, dict)
+            or 300 <= status < 400
+            or (is_refusal and "detail" not in answer)
+        ):
             raise ServiceError(
                 f"{self.url} answers something else ({status}); is there a login page (captive "
                 "portal) in between? Try from another network"
             )
-        if status >= 300:
-            raise self._explain_refusal(status, answer["detail"])
+        if is_refusal:
+            is_revoked = status == 403 and b"revoked" in content.lower()
+            raise self._explain_refusal(status, answer["detail"], is_revoked=is_revoked)
         return answer
 
     def _read_offer(self, file: dict[str, Any]) -> Offer:
         url, size, digest = file.get("url"), file.get("size"), str(file.get("sha256")).lower()
         # A service on the internet has no reason to name a server of this machine.
-        is_near = self.url.startswith("http:")
+        is_near = urlsplit(self.url).scheme == "http"
         is_plain = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**63
         if not (
             is_address(url, http_too=is_near) and is_plain and re.fullmatch("[0-9a-f]{64}", digest)
@@ -108,14 +113,14 @@ class Service:
             raise ServiceError(f"{self.url} answers without a usable address, size or SHA-256")
         return Offer(str(url), int(str(size)), digest)
 
-    def _explain_refusal(self, status: int, detail: Any) -> AccessError:
+    def _explain_refusal(self, status: int, detail: Any, *, is_revoked: bool) -> AccessError:
         if isinstance(detail, dict) and detail.get("error") == "terms_outdated":
             page = detail.get("accept_url")
             where = self._hide(page) if is_address(page) else self.url
             return AccessError(
-                f"the terms have changed; accept the new ones at {where}, then go on"
+                f"the terms have changed; accept the new ones at {where}, then run the same again"
             )
-        if status == 403 and "revoked" in str(detail).lower():
+        if is_revoked:
             return AccessError(f"the request id has been revoked; ask at {self.url}/request")
         if status == 404:
             return AccessError(
@@ -155,7 +160,6 @@ class Service:
         return said
 
 
-@cache
 def _make_opener(bundle: str | None, *, is_direct: bool) -> Any:
     """Return what sends requests; it takes a redirect for an answer like any other."""
     from ssl import create_default_context
@@ -172,7 +176,10 @@ def _make_opener(bundle: str | None, *, is_direct: bool) -> Any:
 
         http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
-    context = create_default_context(cafile=bundle)
+    try:
+        context = create_default_context(cafile=bundle)
+    except (OSError, ValueError):
+        raise ServiceError(f"{bundle} (AWS_CA_BUNDLE) cannot be read as certificates") from None
     proxies = ProxyHandler({} if is_direct else None)
     opener = build_opener(proxies, HTTPSHandler(context=context), NoRedirects())
     opener.addheaders = [("User-Agent", f"laion-fmri/{__version__}")]
@@ -192,7 +199,7 @@ def send(
     files = [os.environ.get(name) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")]
     bundle = next((file for file in files if file and file.strip()), None)
     # By plain http a secret may go to this machine, but not to a proxy.
-    opener = _make_opener(bundle, is_direct=url.startswith("http:"))
+    opener = _make_opener(bundle, is_direct=urlsplit(url).scheme == "http")
     # Only what is_address() lets through gets here.
     request = Request(url, content, {"Accept-Encoding": "identity", **headers})  # noqa: S310
     try:
@@ -204,6 +211,8 @@ def send(
 def explain(error: Exception) -> str:
     """Return why a request has failed, in words that cannot hold a secret."""
     cause = getattr(error, "reason", error)
+    if isinstance(error, ServiceError):
+        return str(error)
     if words := getattr(cause, "verify_message", None):
         return f"its certificate is not trusted ({words}); see AWS_CA_BUNDLE"
     if isinstance(cause, TimeoutError):

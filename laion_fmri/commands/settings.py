@@ -58,6 +58,8 @@ def add(commands: Any) -> None:
     )
     login = add_command(commands, "login", _run_login, text, epilog)
     login.add_argument("--request-id", metavar="ID", help="the id that the form has given to you")
+    # Taken, to be refused without a message that has the id in it.
+    login.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     add_command(commands, "logout", _run_logout, "forget the request id")
 
     text = "print the Snakefile that a pipeline can embed"
@@ -95,17 +97,24 @@ def _run_login(arguments: argparse.Namespace) -> int:
 
     from laion_fmri.folder.login import NAME, log_in
 
+    if arguments.words:
+        arguments.refuse("write --request-id before the id, or leave it out to be asked for it")
     given = arguments.request_id
     if given is None:
         try:
-            is_typed = sys.stdin.isatty()
-            given = getpass("request id (not shown): ") if is_typed else sys.stdin.readline(1000)
+            # None if it was closed by whoever has started us.
+            is_typed = sys.stdin is not None and sys.stdin.isatty()
+            given = getpass("request id (not shown): ") if is_typed else _read_line()
         except EOFError:
             given = ""
     print(f"logged in; the request id is kept in {log_in(given)}")
     if os.environ.get(NAME):
         say(f"{NAME} is set as well, and goes before it")
     return DONE
+
+
+def _read_line() -> str:
+    return sys.stdin.readline(1000) if sys.stdin else ""
 
 
 def _run_logout(_arguments: argparse.Namespace) -> int:

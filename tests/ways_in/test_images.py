@@ -121,6 +121,28 @@ def test_the_id_can_come_from_a_pipe(stand):
     assert (done.returncode, auth_file().exists(), says_a_secret(done)) == (0, True, False)
 
 
+def test_an_id_without_its_option_is_not_repeated(stand):
+    """Nor is the service asked."""
+    done = run_command("login", REQUEST_ID)
+    assert (done.returncode, "--request-id" in done.stderr) == (2, True)
+    assert (says_a_secret(done), stand.seen) == (False, [])
+
+
+def test_plain_http_goes_past_a_proxy(stand):
+    """Which would see the id."""
+    with serve_images(b"") as proxy:
+        settings = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), proxy.url)
+        for url in (stand.url, stand.url.replace("http", "HTTP")):
+            done = run_command(
+                *["login", "--request-id", REQUEST_ID],
+                **settings,
+                no_proxy=None,
+                NO_PROXY=None,
+                LAION_FMRI_SERVER_URL=url,
+            )
+            assert (done.returncode, proxy.seen) == (0, [])
+
+
 def test_in_python(stand, tmp_path):
     """login(), download_stimuli() and logout()."""
     laion_fmri.login(REQUEST_ID)
@@ -197,7 +219,8 @@ TROUBLES = {
     "deep": ((200, "[" * 100_000), "captive portal"),
     "nothing": ((200, json.dumps({"files": []})), f"does not offer {KEY}"),
     "odd": ((200, json.dumps({"files": [{"name": KEY, "url": "ftp://x", "size": 1}]})), "usable"),
-    "redirect": ((307, "", {"Location": "http://127.0.0.1:9/leak"}), "something else"),
+    "redirect": ((307, "{}", {"Location": "http://127.0.0.1:9/leak"}), "something else"),
+    "moved": ((302, "{}", {"Location": "https://127.0.0.1:9/leak"}), "something else"),
 }
 QUICK = """
 from laion_fmri.fetch import gated
@@ -326,6 +349,15 @@ def test_silence(with_id, quick, tmp_path):
     with_id.every = None
     assert run_command(*words).returncode == 0
     assert with_id.find("download")[-1].range == "bytes=1000-"
+
+
+def test_a_service_that_does_not_answer(with_id, quick, tmp_path):
+    """Given up after the timeout, each time."""
+    with_id.always = (200, None)
+    done = run_command(*WORDS, "--stall-timeout", "1", "--data-dir", tmp_path)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"error: {KEY}")]
+    assert (done.returncode, "no byte has arrived for 1 s" in line) == (1, True)
+    assert len(with_id.seen) == 3
 
 
 def kill_in_the_middle(stand, data_dir: Path) -> int:
