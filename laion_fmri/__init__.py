@@ -27,6 +27,8 @@ _HOMES = {
     "download_raw": "download",
     "download_segmentations": "download",
     "download_stimuli": "download",
+    "login": "download",
+    "logout": "download",
     "key_table": "keys",
     "remove": "removal",
 }

@@ -10,6 +10,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import find_local_dir
 from laion_fmri.dataset import make_scope
 from laion_fmri.errors import SelectionError, SelectionWarning, list_some
+from laion_fmri.folder.login import find_facts
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.overview import Cell, Total, by_session, count_cell
 from laion_fmri.selection.scopes import explain_unknown_subject, list_scopes, list_subjects
@@ -217,7 +218,7 @@ def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
 
 def count_entities(settings: Settings) -> tuple[list[EntityValue], Table]:
     """Count what :func:`list_entities` shows, without pandas, and return the table of it."""
-    table, facts = find_selected(settings, None, with_held_out=True), settings.facts
+    table, facts = find_selected(settings, None, with_held_out=True), find_facts(settings.facts)
     counts: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for row in table.rows:
         scope = table.scopes.get(row.scope)

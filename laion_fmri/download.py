@@ -9,6 +9,7 @@ from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.dataset import BRAIN_LICENSE, REQUEST_URL, STIMULI, STIMULI_LICENSE
 from laion_fmri.errors import DownloadError
+from laion_fmri.folder.login import log_in, log_out
 from laion_fmri.run.run import Run
 from laion_fmri.settings import (
     ALL,
@@ -55,7 +56,7 @@ def download(
         without a session; naming sessions brings the mean-R2 map along. What is not organised by
         session, such as the masks of ``rois``, comes with any session.
     include_stimuli : bool
-        Also mirror ``stimuli/``, but for the images, which need a data use agreement.
+        Also mirror ``stimuli/``; the images only after :func:`login`.
     n_jobs : int
         ``aws s3 cp`` processes at once, each of which opens about 10 connections, or 20 for small
         objects, which mostly wait. A value that is not valid is replaced, with a warning.
@@ -127,7 +128,7 @@ def download_raw(
 
 
 def download_stimuli(**options: Any) -> "pd.DataFrame":
-    """Fetch all of the scope ``stimuli`` but the images, which need a data use agreement.
+    """Fetch all of the scope ``stimuli``; the images only after :func:`login`.
 
     `options` are those of :func:`download`.
     """
@@ -175,6 +176,29 @@ def accept_licenses(
     """
     asked = f"{STIMULI_LICENSE}. They are given out at {REQUEST_URL}"
     return [BRAIN_LICENSE, *[asked] * include_stimuli]
+
+
+def login(request_id: str) -> None:
+    """Check the request id for the images with the service, and keep it for this user.
+
+    Parameters
+    ----------
+    request_id : str
+        What the form at https://laion-fmri.hebartlab.com/request has given to you. It is a secret.
+
+    Raises
+    ------
+    AccessError
+        If the service refuses the id, or it cannot be kept.
+    ServiceError
+        If the service cannot be reached.
+    """
+    log_in(request_id)
+
+
+def logout() -> None:
+    """Forget the request id that :func:`login` has kept."""
+    log_out()
 
 
 #: The name that it has in the dataset's own package.

@@ -57,6 +57,14 @@ class BucketError(LaionFmriError, OSError):
     """The bucket cannot be reached or refuses to be listed."""
 
 
+class AccessError(LaionFmriError, PermissionError):
+    """The images are not given out with this request id, or it cannot be kept or read."""
+
+
+class ServiceError(LaionFmriError, OSError):
+    """The service that gives out the images cannot be reached, or cannot answer."""
+
+
 class AwsNotFoundError(LaionFmriError, FileNotFoundError):
     """The AWS command line interface is not installed or not found."""
 

@@ -67,7 +67,7 @@ class Settings:
     )
     include_stimuli: bool = option(
         kinds.SWITCH,
-        "add all of stimuli/ but the images, which need a data use agreement",
+        "add all of stimuli/; the images only after 'laion-fmri login'",
         False,
     )
     include_embeddings: bool = option(kinds.SWITCH, "add the embeddings of the stimuli", False)

@@ -32,7 +32,12 @@ def main(argv: list[str]) -> int:
         run_dir, key, _, _, *options, _, _ = argv
         return run_job(run_dir, key, options)
     text = read_own_file(argv[0][1:]) if argv[0].startswith("@") else argv[0]
-    return Transfer(JobSpec.from_json(text), argv[2:]).run()
+    spec = JobSpec.from_json(text)
+    if spec.job.is_gated:  # rare, and it loads what other transfers do without
+        from laion_fmri.fetch.gated import Gated
+
+        return Gated(spec, argv[2:]).run()
+    return Transfer(spec, argv[2:]).run()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from laion_fmri.errors import SelectionError, SubjectNotFoundError
 from laion_fmri.folder.claims import Claims
 from laion_fmri.folder.guard import CHOSEN, FOLDER, NO_FOLDER
 from laion_fmri.folder.kept import drop, is_kept
+from laion_fmri.folder.login import find_facts
 from laion_fmri.folder.presence import has_others
 from laion_fmri.selection.filters import (
     Selection,
@@ -201,7 +202,7 @@ def _explain_left(row: Row, mode: int, selection: Selection) -> str:
     if not S_ISREG(mode):
         return "it is not a file"
     if row.key in PUBLISHED.restricted_keys:
-        return RESTRICTED
+        return RESTRICTED if row.key in find_facts(PUBLISHED).restricted_keys else ""
     if PUBLISHED.is_held_out(row.key, row.parsed) and row.ses not in selection.sessions:
         return HELD_OUT
     return ""

@@ -14,7 +14,13 @@ from laion_fmri import __version__
 from laion_fmri.bucket.kept_listings import keeps
 from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
 from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
-from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
+from laion_fmri.errors import (
+    BucketError,
+    LaionFmriError,
+    NoSpaceError,
+    ServiceError,
+    WorkflowFailedError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = INTERRUPTED
         except LaionFmriError as error:
             say(f"error: {error}")
-            failures = (BucketError, NoSpaceError, WorkflowFailedError)
+            failures = (BucketError, NoSpaceError, ServiceError, WorkflowFailedError)
             status = FAILED if isinstance(error, failures) else USAGE
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()

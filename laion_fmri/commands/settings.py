@@ -1,4 +1,4 @@
-"""The commands about the tool itself: config, license, snakefile, demo."""
+"""The commands about the tool itself: config, license, login, logout, snakefile, demo."""
 
 import argparse
 import os
@@ -11,7 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.commands.output import DONE, add_command, add_options
+from laion_fmri.commands.output import DONE, add_command, add_options, say
+from laion_fmri.dataset import REQUEST_URL
 
 if TYPE_CHECKING:
     from laion_fmri.sample import SampleServer
@@ -49,6 +50,18 @@ def add(commands: Any) -> None:
     license_.add_argument("--accept-stimuli", action="store_true", help=unneeded)
     add_options(license_, data_dir="does nothing any more")
 
+    text = "keep the request id with which the images are given out"
+    epilog = (
+        "Without --request-id it is asked for, or read from a pipe, so that neither other users "
+        "of the machine nor the history of the shell see it. The id comes by the form at "
+        f"{REQUEST_URL}; LAION_FMRI_REQUEST_ID takes the place of a login."
+    )
+    login = add_command(commands, "login", _run_login, text, epilog)
+    login.add_argument("--request-id", metavar="ID", help="the id that the form has given to you")
+    # Taken, to be refused without a message that has the id in it.
+    login.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    add_command(commands, "logout", _run_logout, "forget the request id")
+
     text = "print the Snakefile that a pipeline can embed"
     epilog = 'in a pipeline: module laion: snakefile: "<what this prints>"'
     add_command(commands, "snakefile", _run_snakefile, text, epilog)
@@ -76,6 +89,40 @@ def _run_license(_arguments: argparse.Namespace) -> int:
 
     print(dataset.BRAIN_LICENSE, dataset.STIMULI_LICENSE, sep="\n")
     print(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
+    return DONE
+
+
+def _run_login(arguments: argparse.Namespace) -> int:
+    from getpass import getpass
+
+    from laion_fmri.folder.login import NAME, log_in
+
+    if arguments.words:
+        arguments.refuse("write --request-id before the id, or leave it out to be asked for it")
+    given = arguments.request_id
+    if given is None:
+        try:
+            # None if it was closed by whoever has started us.
+            is_typed = sys.stdin is not None and sys.stdin.isatty()
+            given = getpass("request id (not shown): ") if is_typed else _read_line()
+        except EOFError:
+            given = ""
+    print(f"logged in; the request id is kept in {log_in(given)}")
+    if os.environ.get(NAME):
+        say(f"{NAME} is set as well, and goes before it")
+    return DONE
+
+
+def _read_line() -> str:
+    return sys.stdin.readline(1000) if sys.stdin else ""
+
+
+def _run_logout(_arguments: argparse.Namespace) -> int:
+    from laion_fmri.folder.login import NAME, find_file, log_out
+
+    print(f"logged out; {find_file()} is removed" if log_out() else "nobody was logged in")
+    if os.environ.get(NAME):
+        say(f"{NAME} is still set; to forget it as well: unset {NAME}")
     return DONE
 
 

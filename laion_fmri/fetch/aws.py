@@ -34,6 +34,8 @@ s3 =
 """
 #: The longest time to make a connection, in seconds.
 CONNECT_TIMEOUT = 10
+#: The request id for the images, which is none of aws's business.
+ID_NAME = "LAION_FMRI_REQUEST_ID"
 DENIED = ("denied", "access denied (403)")
 GONE = ("failed", "no longer in the bucket (404)")
 ARCHIVED = (
@@ -100,7 +102,8 @@ def make_environment(config_file: Path) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "_X_AMZN_")) or name == "AWS_CA_BUNDLE"
+        if not name.startswith(("AWS_", "_X_AMZN_", "LAION_FMRI_REQUEST"))
+        or name == "AWS_CA_BUNDLE"
         # An empty one would turn the check of certificates off.
         if value.strip() or not name.endswith("_CA_BUNDLE")
     }

@@ -37,6 +37,7 @@ class Job(NamedTuple):
     workers: int = 1  # how many it stands for: its rule takes as many cores
     connections: int = CONNECTIONS  # requests at once
     exclusions: tuple[str, ...] = ()
+    is_gated: bool = False  # a single object that the service for the images gives out
 
     @property
     def bytes(self) -> int:

@@ -126,7 +126,8 @@ def run_job(run_dir: str, own: str, options: Sequence[str]) -> int:
 
     def fetch(group: str) -> int:
         spec = JobSpec.from_json(read_own_file(f"{run_dir}/{group}.json"))
-        return JobOfOne(spec, [groups.aws, *options], own).run()
+        kind = _find_gated() if spec.job.is_gated else JobOfOne
+        return kind(spec, [groups.aws, *options], own).run()
 
     with _begin(run_dir, mine) as is_free:
         if is_free:
@@ -137,6 +138,16 @@ def run_job(run_dir: str, own: str, options: Sequence[str]) -> int:
                 fetch(other)
                 break
     return fetch(mine)
+
+
+def _find_gated() -> type[JobOfOne]:
+    """Return the class of a gated object's job, which loads what others do without."""
+    from laion_fmri.fetch.gated import Gated
+
+    class GatedOfOne(Gated, JobOfOne):
+        pass
+
+    return GatedOfOne
 
 
 @contextlib.contextmanager

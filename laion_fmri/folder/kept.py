@@ -20,6 +20,7 @@ from laion_fmri.folder.guard import (
 from laion_fmri.folder.obstacles import is_safe_key
 from laion_fmri.folder.presence import has_others
 from laion_fmri.folder.staging import sweep_staging
+from laion_fmri.folder.unfinished import sweep
 
 
 def keep(data_dir: StrPath, key: str, staging: int, staged: str) -> None:
@@ -110,6 +111,7 @@ def clear_up(data_dir: StrPath) -> None:
             with Mirror(data_dir) as mirror, open_state(data_dir, make=False) as state:
                 put_back(state, KEPT, mirror)
                 remove_tree(state.folder, KEPT)
+                sweep(data_dir)
 
 
 def put_back(state: StateFolder, name: str, mirror: Mirror) -> None:

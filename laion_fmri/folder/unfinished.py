@@ -9,6 +9,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -49,11 +51,12 @@ class Version(NamedTuple):
     @property
     def name(self) -> str:
         """What the names of its files begin with; those of other versions share the first part."""
-        return f"{_digest(self.key)}-{_digest(f'{self.size} {self.etag}')}-"
+        return f"{digest_key(self.key)}-{digest_key(f'{self.size} {self.etag}')}-"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def digest_key(key: str) -> str:
+    """Return what the names of the files of `key` begin with: a key can be longer than a name."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def keep(data_dir: StrPath, version: Version, staging: int, staged: str) -> bool:
@@ -86,7 +89,7 @@ def adopt(
     copied, since its owner could change it later. Other versions are dropped.
     """
     with contextlib.suppress(OSError), _open(data_dir, make=False) as folder:
-        _drop(folder, _digest(version.key), but=version.name)
+        _drop(folder, digest_key(version.key), but=version.name)
         best = _find_best(folder, version, only_own=only_own)
         if best is not None and tells_holes(staging):
             if _is_shared(folder, best.name):  # by a transfer that was killed, perhaps
@@ -192,21 +195,24 @@ def measure(
     with contextlib.suppress(OSError), _open(data_dir, make=False) as folder:
         begun = {name.partition("-")[0] for name in list_names(folder)}
         for version in versions if begun else ():
-            if version.can_be_kept and _digest(version.key) in begun:
+            if version.can_be_kept and digest_key(version.key) in begun:
                 best = _find_best(folder, version, only_own=only_own)
                 if best is not None:
                     found[version.key] = best.bytes
     return found
 
 
-def measure_all(data_dir: StrPath) -> dict[str, int]:
-    """Return the bytes on disk of each file that is kept, by its name."""
-    found: dict[str, int] = {}
+def count_bytes(
+    data_dir: StrPath, keys: Iterable[str], *, only_own: bool = False
+) -> dict[str, int]:
+    """Return the bytes on disk of what is kept of any version of `keys`, where anything is."""
+    here: Counter[str] = Counter()
     with contextlib.suppress(OSError), _open(data_dir, make=False) as folder:
         for name in list_names(folder):
-            with contextlib.suppress(OSError):
-                found[name] = os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks * 512
-    return found
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and (found.st_uid == os.geteuid() or not only_own):
+                here[name.partition("-")[0]] += found.st_blocks * 512
+    return {key: here[digest] for key in keys if here and (digest := digest_key(key)) in here}
 
 
 class _Kept(NamedTuple):
@@ -240,7 +246,7 @@ def drop(data_dir: StrPath, keys: Iterable[str]) -> None:
     """Remove what is kept of any version of `keys`."""
     with contextlib.suppress(OSError), _open(data_dir, make=False) as folder:
         for key in keys:
-            _drop(folder, _digest(key))
+            _drop(folder, digest_key(key))
 
 
 def _drop(folder: int, start: str, but: str = " ") -> None:
@@ -248,6 +254,18 @@ def _drop(folder: int, start: str, but: str = " ") -> None:
         if name.startswith(start) and not name.startswith(but):
             with contextlib.suppress(OSError):  # another user's, in a folder with a sticky bit
                 os.unlink(name, dir_fd=folder)
+
+
+def sweep(data_dir: StrPath) -> None:
+    """Remove what has arrived, which a killed transfer had no time for: it has another link.
+
+    To be called while no run is alive, and no staging folder has a link.
+    """
+    with contextlib.suppress(OSError), _open(data_dir, make=False) as folder:
+        for name in list_names(folder):
+            with contextlib.suppress(OSError):
+                if _is_shared(folder, name):
+                    os.unlink(name, dir_fd=folder)
 
 
 @contextlib.contextmanager

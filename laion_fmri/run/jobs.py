@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, takewhile
 from os.path import commonprefix
 
+from laion_fmri.dataset import PUBLISHED
 from laion_fmri.fetch.aws import escape_glob
 from laion_fmri.fetch.job import BATCH_COST, CONNECTIONS, MIB, OBJECT_COST, Item, Job
 from laion_fmri.run.patterns import name_keys, slice_listing
@@ -81,7 +82,8 @@ def _add_singles(batches: list[Job], objects: Iterable[Item], large: float) -> l
 
 def make_single(key: str, size: int) -> Job:
     """Return the job that fetches one object alone."""
-    return Job(f"object_{_digest(key)}", None, (), ((key, size),))
+    is_gated = key in PUBLISHED.restricted_keys
+    return Job(f"object_{_digest(key)}", None, (), ((key, size),), is_gated=is_gated)
 
 
 def plan_batches(
@@ -109,7 +111,8 @@ def plan_batches(
 
 
 def _is_small(item: Item, large: float) -> bool:
-    return item[1] < large and "/" in item[0]
+    # What is gated does not come by aws, so it has a job of its own.
+    return item[1] < large and "/" in item[0] and item[0] not in PUBLISHED.restricted_keys
 
 
 def _cost(item: Item) -> int:

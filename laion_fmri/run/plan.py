@@ -14,7 +14,9 @@ from laion_fmri.fetch.aws import aws_command, find_aws_command
 from laion_fmri.folder.disk_space import check_room
 from laion_fmri.folder.guard import check_state
 from laion_fmri.folder.kept import clear_up
+from laion_fmri.folder.login import find_facts
 from laion_fmri.folder.presence import Presence
+from laion_fmri.folder.unfinished import count_bytes
 from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.filters import Selection
@@ -138,13 +140,16 @@ def _make_folder(
     else:
         jobs = plan_jobs(wanted, list(table.listed), workers, os.cpu_count() or 1, table.trees)
     if settings.space_check and is_writable(plan.data_dir):
-        check_room(plan.data_dir, [size for job in jobs for _, size in job.objects])
+        sizes = dict(item for job in jobs for item in job.objects)
+        # Another user's would be copied.
+        kept = count_bytes(plan.data_dir, sizes, only_own=True)
+        check_room(plan.data_dir, [max(0, size - kept.get(key, 0)) for key, size in sizes.items()])
     sizes = {row.key: row.size for row in table.rows if row.key not in table.obstacles}
     return RunFolder(
         str(path),
         str(plan.data_dir),
         plan.bucket,
-        settings.facts,
+        find_facts(settings.facts),
         jobs=tuple(jobs),
         trees=table.trees,
         stall_timeout=settings.stall_timeout,

@@ -20,6 +20,7 @@ from laion_fmri.errors import SelectionError
 from laion_fmri.fetch.aws import make_filters
 from laion_fmri.fetch.job import PROGRAM, Job
 from laion_fmri.fetch.mates import Groups, forget_groups
+from laion_fmri.folder.login import explain_missing
 from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.jobs import make_single, plan_jobs
 from laion_fmri.run.listing import Listing
@@ -104,8 +105,9 @@ class Rules:
         if status == "complete":
             return COMPLETE
         if self.folder.facts.is_held_out(key, parse_key(key)):
+            more = f"; {explain_missing()}" if key in dataset.PUBLISHED.restricted_keys else ""
             raise SelectionError(
-                f"{key} is held out: listed, but not given out; ask at {dataset.REQUEST_URL}"
+                f"{key} is held out: listed, but not given out; ask at {dataset.REQUEST_URL}{more}"
             )
         if conflict := self.listing.find_conflicts().get(key):
             raise SelectionError(f"{key!r} {conflict}, and is not fetched")
@@ -148,6 +150,8 @@ class Rules:
         """
         source, target = f"s3://{self.folder.bucket.name}/", f"{self.folder.rule_dir}/"
         what: list[str] = []
+        if job.is_gated:
+            return "from the service for the images, and not by aws"
         if job.prefix is None:
             place = job.objects[0][0]
         else:

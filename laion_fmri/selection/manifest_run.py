@@ -8,6 +8,7 @@ from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.dataset import Scope, find_scope
 from laion_fmri.errors import BucketError, SelectionError, list_some
+from laion_fmri.folder.login import find_facts
 from laion_fmri.selection.filters import INCLUDES, Group, Selection
 from laion_fmri.selection.manifest import Entry, parse_manifest, write_manifest
 from laion_fmri.selection.scopes import (
@@ -33,7 +34,7 @@ def find_table(
     if settings.manifest:
         table = _follow(settings.manifest, selection, settings, bucket, data_dir)
     else:
-        table = find_keys(selection, settings.facts, bucket, data_dir)
+        table = find_keys(selection, find_facts(settings.facts), bucket, data_dir)
     if settings.save_manifest:
         save_rows(settings.save_manifest, table.rows, table.sha256, bucket)
     return table
@@ -63,7 +64,7 @@ def _follow(
 ) -> Table:
     entries, about = parse_manifest(file)
     listed = sort_entries(file, entries, selection)
-    table = choose_rows(listed, name_all(selection), settings.facts, data_dir)
+    table = choose_rows(listed, name_all(selection), find_facts(settings.facts), data_dir)
     if not table.rows:
         raise SelectionError("; ".join([f"{file} has nothing that is public", *table.notes]))
     complaints = []

@@ -12,6 +12,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
 from laion_fmri.dataset import DEFAULT_SCOPES, NOTHING_HELD_OUT
 from laion_fmri.errors import list_some
+from laion_fmri.folder.login import find_facts
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.scopes import add_local
 from laion_fmri.selection.table import Row, find_keys
@@ -261,8 +262,9 @@ def take_overview(settings: Settings) -> Overview:
     if added := selection.extras.keys() - plain.extras.keys():
         settings = replace(settings, scope=[*DEFAULT_SCOPES, *sorted(added)])
     cells, rows = [], []
+    facts = find_facts(settings.facts)
     for place, group in by_session(table.rows).items():
-        public = [row for row in group if not settings.facts.is_held_out(row.key, row.parsed)]
+        public = [row for row in group if not facts.is_held_out(row.key, row.parsed)]
         cell = count_cell(place, public or group)
         cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)

@@ -15,6 +15,7 @@ from laion_fmri.base.files import StrPath
 from laion_fmri.bucket.listing import Bucket, ListedObject, pause_collector
 from laion_fmri.dataset import NOTHING_HELD_OUT, Facts, Scope
 from laion_fmri.errors import SelectionError, SelectionWarning, list_some
+from laion_fmri.folder.login import explain_missing, find_facts
 from laion_fmri.folder.obstacles import Obstacles, find_conflicts, find_flaw
 from laion_fmri.selection.completion import is_kept, remember_listing
 from laion_fmri.selection.filters import (
@@ -151,7 +152,7 @@ def find_selected(
 ) -> Table:
     """Return the table of what `settings` select, compared with `data_dir` if there is one."""
     selection, bucket = Selection.from_settings(settings), Bucket.from_settings(settings)
-    facts = NOTHING_HELD_OUT if with_held_out else settings.facts
+    facts = NOTHING_HELD_OUT if with_held_out else find_facts(settings.facts)
     return find_keys(selection, facts, bucket, data_dir or NOWHERE)
 
 
@@ -246,7 +247,9 @@ def _explain_held_out(
     hidden = [(item.key, p.ses) for item, p in matched if facts.is_held_out(item.key, p)]
     sessions = {ses for key, ses in hidden if key not in facts.restricted_keys}
     left_out = [f"ses-{ses}" for ses in sorted(map(str, sessions.difference(named)))]
-    left_out += sorted(key for key, _ in hidden if key in facts.restricted_keys)
+    if gated := sorted(key for key, _ in hidden if key in facts.restricted_keys):
+        left_out += gated
+        ask += f"; {explain_missing()}"
     notes = [f"left out, not being public: {', '.join(left_out)}; {ask}"] if left_out else []
     if not named:
         return notes, []

@@ -23,6 +23,7 @@ from laion_fmri.errors import BucketError, DownloadError, LaionFmriError, list_s
 
 BUILTINS = {
     "AwsNotFoundError": FileNotFoundError,
+    "AccessError": PermissionError,
     "BucketError": OSError,
     "ConfigError": ValueError,
     "DataDirError": OSError,
@@ -34,6 +35,7 @@ BUILTINS = {
     "MissingDependencyError": ImportError,
     "NoSpaceError": OSError,
     "SelectionError": ValueError,
+    "ServiceError": OSError,
     "SubjectNotFoundError": ValueError,
     "WorkflowFailedError": RuntimeError,
 }

@@ -36,6 +36,7 @@ FLOORS = (
 #: What users and other programs import by name.
 PUBLIC = (
     *("download:download", "download:accept_licenses", "keys:key_table"),
+    *("download:login", "download:logout"),
     *("config:dataset_initialize", "config:get_data_dir"),
     *("discovery:get_subjects", "discovery:get_rois", "discovery:describe"),
     *("discovery:inspect_bucket", "discovery:list_entities"),
@@ -142,9 +143,11 @@ METHODS = {"write_text", "write_bytes", "mkdir", "unlink", "rename", "replace", 
 METHODS |= {"hardlink_to", "symlink_to", "chmod"}
 FOLDERS = ("dir_fd", "src_dir_fd", "dst_dir_fd")
 #: What may name a path, since it is not in a shared folder, or the user's own choice: the folder of
-#: a run, which belongs to the user alone, the pipeline's own folder, and the data directory itself.
+#: a run and that of the request id, which belong to the user alone, the pipeline's own folder, and
+#: the data directory itself.
 OWN = {
     "folder.guard": {"Mirror.__init__", "make_own_folder", "read_own_file"},
+    "folder.login": {"_enter"},
     "check.removal": {"Folders.__init__"},
     "fetch.mates": {"Groups.save", "JobOfOne._place", "forget_groups", "write_program"},
     "fetch.outcomes": {"record_outcome"},
