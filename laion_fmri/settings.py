@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
 from laion_fmri.base.kinds import check_workers as check_workers
-from laion_fmri.base.text import suggest_name
+from laion_fmri.base.text import find_name
 from laion_fmri.dataset import DEFAULT_SCOPES, PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
@@ -35,18 +35,42 @@ _ALL, _CALLS, _CONFIG = (CONFIG, PYTHON, COMMAND), (PYTHON, COMMAND), (CONFIG,)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+#: What other programs call an option -> its name here.
+SYNONYMS = {
+    **dict.fromkeys(("session", "sessions", "visit", "timepoint"), "ses"),
+    **dict.fromkeys(("jobs", "threads", "workers", "cores", "processes", "nproc", "c"), "n_jobs"),
+    **dict.fromkeys(("sub", "participant", "participants", "participant_label", "s"), "subject"),
+    **dict.fromkeys(("output", "out", "outdir", "dest", "target_dir", "path", "o"), "data_dir"),
+    **dict.fromkeys(("dir", "folder", "directory", "cache_dir", "d"), "data_dir"),
+    **dict.fromkeys(("simulate", "just_print", "test", "check"), "dry_run"),
+    **dict.fromkeys(("silent", "no_progress"), "quiet"),
+    **dict.fromkeys(("bwlimit", "bandwidth", "limit_rate"), "max_bandwidth"),
+    **dict.fromkeys(("ext", "filetype", "format"), "extension"),
+    **dict.fromkeys(("stimuli", "with_stimuli"), "include_stimuli"),
+    **dict.fromkeys(("roi", "region"), "label"),
+    **dict.fromkeys(("timeout",), "stall_timeout"),
+}
+
+
 class Option(NamedTuple):
-    """An option: its values, its help, its default, and the interfaces that know it."""
+    """An option: values, help, default, the interfaces that know it, a short flag if it has one."""
 
     kind: kinds.Kind
     help: str
     default: Any
     ways: tuple[str, ...]
+    short: str = ""
 
 
-def option(kind: kinds.Kind, text: str, default: Any = None, ways: tuple[str, ...] = _ALL) -> Any:
+def option(
+    kind: kinds.Kind,
+    text: str,
+    default: Any = None,
+    ways: tuple[str, ...] = _ALL,
+    short: str = "",
+) -> Any:
     """Return a field of :class:`Settings`."""
-    return field(default=default, metadata={"option": Option(kind, text, default, ways)})
+    return field(default=default, metadata={"option": Option(kind, text, default, ways, short)})
 
 
 @dataclass(frozen=True)
@@ -81,14 +105,16 @@ class Settings:
         kinds.SWITCH, "add all of the scope localizers of each subject", False
     )
     include_raw: bool = option(kinds.SWITCH, "add the raw data that the filters let pass", False)
-    workers: int = option(kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS)
+    workers: int = option(
+        kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS, "-j"
+    )
     data_dir: str | os.PathLike[str] | None = option(
         kinds.FOLDER,
         "the folder for the files (default: $LAION_FMRI_DATA_DIR, else the choice that "
         "'laion-fmri config' has saved)",
     )
     dry_run: bool = option(
-        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, _CALLS
+        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, _CALLS, "-n"
     )
     max_bandwidth: float | None = option(
         kinds.RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
@@ -202,6 +228,21 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     return Settings(**values)
 
 
+def find_option(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the options `known` that may have been meant by `name`, if any."""
+    names = {other.replace("-", "_"): other for other in known}
+    plain = name.strip("-").replace("-", "_").casefold()
+    plain = SYNONYMS.get(plain, plain)
+    meant = plain if plain in names else find_name(plain, names)
+    return names[meant] if meant else None
+
+
+def suggest_option(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean ...? `` for the name of an option, or nothing."""
+    near = find_option(name, known)
+    return f"did you mean {near!r}? " if near else ""
+
+
 def spell_command(command: str, settings: Settings, subjects: Values = None) -> str:
     """Return the command line that selects the same, of other `subjects` if given."""
     return shlex.join(["laion-fmri", command, *spell_options(settings, subjects)])
@@ -263,7 +304,7 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
     if problem.validator == "additionalProperties":
         known = problem.schema["properties"]
         unknown = [str(key) for key in config if key not in known]
-        texts = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
+        texts = [f"{key!r} is not a known key; {suggest_option(key, known)}" for key in unknown]
         return f"{''.join(texts)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
     items = value if isinstance(value, (list, tuple)) else [value]
@@ -298,7 +339,7 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
                 if name not in allowed:
                     raise InputTypeError(
                         f"{function.__name__}() has no argument {name!r}; "
-                        f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
+                        f"{suggest_option(name, allowed)}there is: {', '.join(allowed)}"
                     )
             return function(*args, **options)
 

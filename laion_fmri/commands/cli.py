@@ -14,6 +14,7 @@ from laion_fmri import __version__
 from laion_fmri.bucket.kept_listings import keeps
 from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
 from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
+from laion_fmri.commands.parser import Parser, parse
 from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
 
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what can come next
         completion.answer_shell(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_where: say(f"warning: {message}")
@@ -112,7 +113,7 @@ class _Output:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="laion-fmri",
         description="Fetch what you need of the LAION-fMRI dataset. Choose a data directory once "
         "with 'laion-fmri config', look around with 'laion-fmri info', then download.",

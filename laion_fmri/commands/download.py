@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
     given = ("subject", *SELECTORS)
     names = [name for name in list_options(COMMAND) if name not in given]
     output.add_options(download, *names)
-    download.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    output.add_quiet(download)
 
 
 def _run_download(arguments: argparse.Namespace) -> int:

@@ -35,12 +35,14 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{text}.", epilog=epilog
     )
+    parser.hint = "[options]"  # type: ignore[attr-defined]
     parser.set_defaults(carry_out=run, refuse=parser.error)
     return parser
 
 
 def add_filters(parser: argparse.ArgumentParser, subject_help: str) -> None:
     """Add the options that select files."""
+    parser.hint = "--subject SUBJECT [--ses VALUE] [--desc VALUE] [options]"  # type: ignore[attr-defined]
     parser.add_argument("--subject", nargs="+", metavar="SUBJECT", help=subject_help)
     add_options(parser, SELECTORS[0])
     for name in FILTERS:
@@ -52,17 +54,25 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **helps: str) -> N
     """Add options of :class:`laion_fmri.settings.Settings`, some with a help text of their own."""
     known = list_options(COMMAND)
     for name in (*names, *helps):
-        kind, text, default, _ = known[name]
+        kind, text, default, _, short = known[name]
         text, flag = helps.get(name, text), name.replace("_", "-")
         if isinstance(default, bool):
             action = "store_false" if default else "store_true"
             flag, text = (f"no-{flag}", f"do not {text}") if default else (flag, text)
-            parser.add_argument(f"--{flag}", dest=name, action=action, help=text)
+            flags = [f"--{flag}", *filter(None, [short])]
+            parser.add_argument(*flags, dest=name, action=action, help=text)
         else:
             count = "+" if kind is kinds.VALUES else None
+            flags = [f"--{flag}", *filter(None, [short])]
             parser.add_argument(
-                f"--{flag}", nargs=count, type=kind.parse, metavar=kind.metavar, help=text
+                *flags, nargs=count, type=kind.parse, metavar=kind.metavar, help=text
             )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add the option for a command that says nothing of what goes well."""
+    text = "print only warnings and errors"
+    parser.add_argument("--quiet", "-q", action="store_true", help=text)
 
 
 def read_arguments(arguments: argparse.Namespace, **others: Any) -> Settings:

@@ -30,7 +30,8 @@ def add(commands: Any) -> None:
     output.add_filters(remove, "sub-03, 03, or all; required")
     output.add_options(remove, data_dir="where the files are, this time")
     remove.add_argument("--yes", action="store_true", help="do not ask; for scripts")
-    remove.add_argument("--dry-run", action="store_true", help="show what would go; remove nothing")
+    text = "show what would go; remove nothing"
+    remove.add_argument("--dry-run", "-n", action="store_true", help=text)
 
 
 def _run_remove(arguments: argparse.Namespace) -> int:

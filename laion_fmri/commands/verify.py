@@ -28,9 +28,7 @@ def add(commands: Any) -> None:
     verify.add_argument(
         "--repair", action="store_true", help="fetch again what is corrupt or partial"
     )
-    verify.add_argument(
-        "--quiet", action="store_true", help="print nothing but warnings and errors"
-    )
+    output.add_quiet(verify)
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:

@@ -51,6 +51,8 @@ class Selection:
     def from_settings(cls, settings: Settings) -> Self:
         """Check the subject, the filters and the scope of `settings`, which may be of any type."""
         filters = {name: _read_values(name, given) for name, given in settings.filters.items()}
+        if names_all_sessions(settings):
+            del filters["ses"]
         scopes = None if settings.scope is None else _read_values("scope", settings.scope)
         extras: dict[str, Filters | None] = {}
         for option, (name, own) in INCLUDES.items():
@@ -274,6 +276,12 @@ def needs_subject(settings: Settings) -> bool:
     scope = settings.scope
     names += dataset.DEFAULT_SCOPES if scope is None else _read_values("scope", scope)
     return any(dataset.make_scope(name).has_subjects for name in names)
+
+
+def names_all_sessions(settings: Settings) -> bool:
+    """Whether ``all`` is among the values of ``ses``: then it leaves nothing out."""
+    given = settings.filters.get("ses")
+    return given is not None and ALL in _read_values("ses", given)
 
 
 def _read_subjects(subject: object) -> tuple[str, ...] | None:

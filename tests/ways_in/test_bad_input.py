@@ -362,7 +362,7 @@ def test_missing_aws_cli_is_no_matter_when_all_is_here(complete, monkeypatch):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["download"], ["download", "--subject"], ["frobnicate"], ["download", "--sesion", "1"]],
+    [["download"], ["download", "--subject"], ["frobnicate"], ["download", "--sesion", "1"]],
     ids=" ".join,
 )
 def test_bad_usage_ends_with_2(words, bucket):
