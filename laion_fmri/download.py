@@ -105,6 +105,8 @@ def download(
     with Run(replace(settings, workers=check_workers("n_jobs", n_jobs))) as run:
         run.table.announce()
         report = run.finish(run.fetch(report_progress))
+    if not run.has_place:  # it is not known yet where a file will be
+        return report.to_frame().assign(path=None)
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
     return report.to_frame()

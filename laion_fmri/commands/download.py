@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from laion_fmri.run.report import Report
     from laion_fmri.run.run import Run
     from laion_fmri.selection.table import Row
+    from laion_fmri.settings import Settings
 
 #: Files that are named one by one, at most, if they have failed for the same reason.
 MANY = 10
@@ -55,8 +57,21 @@ def _run_download(arguments: argparse.Namespace) -> int:
         if settings.manifest is None:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
         settings = replace(settings, subject="all")
+    _choose_data_dir(settings)
     with Run(settings) as run:
         return _fetch(run, quiet=arguments.quiet)
+
+
+def _choose_data_dir(settings: "Settings") -> None:
+    """Ask for a data directory if none is chosen, and there is a terminal to ask on; save it."""
+    from laion_fmri.config import dataset_initialize, has_choice
+
+    can_ask = sys.stdin.isatty() and sys.stderr.isatty()
+    if settings.data_dir is not None or settings.dry_run or not can_ask or has_choice():
+        return
+    place = Path("laion_fmri_data").absolute()
+    if output.ask(f"No data directory is chosen. Keep the files in {place}, from now on?"):
+        dataset_initialize(place)
 
 
 def _fetch(run: "Run", *, quiet: bool) -> int:
@@ -105,9 +120,13 @@ def _print_plan(run: "Run") -> None:
     partial = sum(row.status == "partial" for row in missing)
     again = f" ({partial:,} of them partial)" if partial else ""
     plan = f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}"
+    if not run.has_place:
+        print(f"{plan}; no data directory is chosen yet")
+        return
     print(f"{plan}, into {run.data_dir}")
     if missing:
-        free = format_size(count_free_bytes(run.data_dir))
+        is_new = not run.data_dir.exists()  # in a dry run
+        free = format_size(count_free_bytes(run.data_dir.parent if is_new else run.data_dir))
         print(f"free on that disk: {free}", flush=True)
 
 

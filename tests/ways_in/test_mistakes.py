@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
-from helpers import list_all, run_command
+from helpers import list_all, on_terminal, read_tree, run_command
+
+from laion_fmri.config import get_data_dir
+from laion_fmri.download import download
+from laion_fmri.errors import DataDirError, SelectionError
 
 D = "usage: laion-fmri download --subject SUBJECT"
 #: The command line, its exit status, and what the answer has to contain.
@@ -93,3 +100,72 @@ def test_all_sessions_are_all(bucket):
     """``--ses all`` leaves nothing out."""
     every = run_command("ls", "--subject", "03", "--keys").stdout
     assert run_command("ls", "--subject", "03", "--ses", "all", "--keys").stdout == every
+
+
+def test_first_file_in_one_command(tiny, tiny_objects, tmp_path):
+    """A folder that is named and has a parent is made; the choice is for this time."""
+    line = "download --subject sub-03 --ses ses-01 --suffix trials --data-dir ./data"
+    done = run_command(*line.split(), cwd=tmp_path)
+    assert done.returncode == 0, done
+    wanted = {key: text for key, text in tiny_objects.items() if key.endswith("_trials.tsv")}
+    assert wanted.items() <= read_tree(tmp_path / "data").items()
+    assert f"into {tmp_path}/data" in done.stdout
+    assert not Path(os.environ["XDG_CONFIG_HOME"], "laion_fmri").exists()
+
+
+def test_python_makes_the_folder_as_well(tiny, tiny_objects, tmp_path):
+    """If its parent exists, and only once something is selected."""
+    with pytest.raises(SelectionError):
+        download("sub-03", ses="99", data_dir=tmp_path / "data")
+    assert list_all(tmp_path) == []
+    download("sub-03", data_dir=tmp_path / "data", dry_run=True)
+    assert list_all(tmp_path) == []
+    download("sub-03", data_dir=tmp_path / "data")
+    assert tiny_objects == read_tree(tmp_path / "data")
+
+
+def test_a_chosen_folder_that_is_gone_is_not_made_again(tiny, tmp_path):
+    """It may be a disk that is not there now."""
+    done = run_command("download", "--subject", "03", LAION_FMRI_DATA_DIR=tmp_path / "disk")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"the data directory {tmp_path}/disk does not exist" in done.stderr
+    assert list_all(tmp_path) == []
+
+
+@pytest.mark.parametrize("words", ["download -n --subject 03", "ls", "info", "entities"])
+def test_who_only_looks_needs_no_data_directory(tiny, tmp_path, words):
+    """Nothing is asked, and nothing is written."""
+    done = run_command(*words.split(), cwd=tmp_path)
+    assert done.returncode == 0, done
+    assert list_all(tmp_path) == []
+    assert "nonexistent" not in done.stdout + done.stderr
+
+
+def test_a_dry_run_in_python_needs_no_data_directory(tiny, tiny_objects):
+    """Where a file will be is not known."""
+    report = download("sub-03", dry_run=True)
+    assert sorted(tiny_objects) == list(report["key"])
+    assert report["path"].isna().all()
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_terminal_is_asked_once(tiny, tiny_objects, answer):
+    """The proposal is in the current folder and saved on yes; on no, the ways are named."""
+    here = Path(os.environ["HOME"], "laion_fmri_data")
+    words = ("download", "--subject", "03")
+    status, seen = on_terminal(*words, columns=200, typed=f"{answer}\n")
+    assert seen.count("? [y/N] ") == 1
+    if answer == "n":
+        assert (status, here.exists()) == (2, False)
+        assert "name one with --data-dir DIR" in seen
+        return
+    assert (status, get_data_dir()) == (0, here)
+    assert tiny_objects == read_tree(here)
+    status, seen = on_terminal(*words, columns=200)
+    assert (status, "[y/N]" in seen) == (0, False)
+
+
+def test_a_folder_that_cannot_be_made(tiny, tmp_path):
+    """One line names it, and its parent."""
+    with pytest.raises(DataDirError, match=f"{tmp_path}/a/b cannot be made, since {tmp_path}/a"):
+        download("sub-03", data_dir=tmp_path / "a" / "b")
