@@ -27,6 +27,7 @@ _HOMES = {
     "download_raw": "download",
     "download_segmentations": "download",
     "download_stimuli": "download",
+    "paths": "download",
     "key_table": "keys",
     "remove": "removal",
 }

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
 from laion_fmri.base.kinds import check_workers as check_workers
-from laion_fmri.base.text import find_name
+from laion_fmri.base.names import suggest_option
 from laion_fmri.dataset import DEFAULT_SCOPES, PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
@@ -33,23 +33,6 @@ CONFIG, PYTHON, COMMAND = "config", "python", "command"
 _ALL, _CALLS, _CONFIG = (CONFIG, PYTHON, COMMAND), (PYTHON, COMMAND), (CONFIG,)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-#: What other programs call an option -> its name here.
-SYNONYMS = {
-    **dict.fromkeys(("session", "sessions", "visit", "timepoint"), "ses"),
-    **dict.fromkeys(("jobs", "threads", "workers", "cores", "processes", "nproc", "c"), "n_jobs"),
-    **dict.fromkeys(("sub", "participant", "participants", "participant_label", "s"), "subject"),
-    **dict.fromkeys(("output", "out", "outdir", "dest", "target_dir", "path", "o"), "data_dir"),
-    **dict.fromkeys(("dir", "folder", "directory", "cache_dir", "d"), "data_dir"),
-    **dict.fromkeys(("simulate", "just_print", "test", "check"), "dry_run"),
-    **dict.fromkeys(("silent", "no_progress"), "quiet"),
-    **dict.fromkeys(("bwlimit", "bandwidth", "limit_rate"), "max_bandwidth"),
-    **dict.fromkeys(("ext", "filetype", "format"), "extension"),
-    **dict.fromkeys(("stimuli", "with_stimuli"), "include_stimuli"),
-    **dict.fromkeys(("roi", "region"), "label"),
-    **dict.fromkeys(("timeout",), "stall_timeout"),
-}
 
 
 class Option(NamedTuple):
@@ -105,6 +88,11 @@ class Settings:
         kinds.SWITCH, "add all of the scope localizers of each subject", False
     )
     include_raw: bool = option(kinds.SWITCH, "add the raw data that the filters let pass", False)
+    strict: bool = option(
+        kinds.SWITCH,
+        "leave out what does not carry all that the filters name, and what comes along otherwise",
+        False,
+    )
     workers: int = option(
         kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS, "-j"
     )
@@ -208,7 +196,9 @@ def list_options(way: str) -> dict[str, Option]:
 
 
 #: Those that say what is selected, beside the subject and the filters.
-SELECTORS = tuple(n for n in list_options(PYTHON) if n == "scope" or n.startswith("include_"))
+SELECTORS = tuple(
+    n for n in list_options(PYTHON) if n in ("scope", "strict") or n.startswith("include_")
+)
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -228,21 +218,6 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     return Settings(**values)
 
 
-def find_option(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of the options `known` that may have been meant by `name`, if any."""
-    names = {other.replace("-", "_"): other for other in known}
-    plain = name.strip("-").replace("-", "_").casefold()
-    plain = SYNONYMS.get(plain, plain)
-    meant = plain if plain in names else find_name(plain, names)
-    return names[meant] if meant else None
-
-
-def suggest_option(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean ...? `` for the name of an option, or nothing."""
-    near = find_option(name, known)
-    return f"did you mean {near!r}? " if near else ""
-
-
 def spell_command(command: str, settings: Settings, subjects: Values = None) -> str:
     """Return the command line that selects the same, of other `subjects` if given."""
     return shlex.join(["laion-fmri", command, *spell_options(settings, subjects)])
@@ -258,7 +233,8 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     words: list[str] = []
     for name, values in given.items():
         if values is not None:
-            words += [f"--{name}", *([values] if isinstance(values, str) else values)]
+            many = [values] if isinstance(values, (str, int)) else values
+            words += [f"--{name}", *map(str, many)]
     included = [name for name in SELECTORS[1:] if getattr(settings, name)]
     words += [f"--{name.replace('_', '-')}" for name in included]
     if settings.data_dir is not None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from laion_fmri.base.bids import ENTITIES
+from laion_fmri.base.names import find_option
 from laion_fmri.base.text import spell
 from laion_fmri.dataset import DESCRIBED
-from laion_fmri.settings import ALL, AVERAGES, find_option
+from laion_fmri.settings import ALL, AVERAGES
 
 #: What other programs call a command -> its name here.
 COMMANDS = {

@@ -149,8 +149,17 @@ def test_malformed_subject_of_the_command(bucket, tmp_path):
     assert bucket.requests == []
 
 
-@pytest.mark.parametrize("value", [1, 1.5, ["01", 2], True, b"01"], ids=repr)
-@pytest.mark.parametrize("name", ["ses", "task", "desc", "extension"])
+NO_STRINGS = [1, 1.5, ["01", 2], True, b"01"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("task", "desc", "extension") for value in NO_STRINGS),
+        *(("ses", value) for value in (1.5, True, b"01", -1)),  # 1 is the session of this number
+    ],
+    ids=repr,
+)
 def test_filter_of_another_type_says_to_quote_it(name, value, bucket, tmp_path):
     """A number is not guessed at; the message shows how to write it."""
     with pytest.raises(TypeError, match=f"{name}=.*quote"):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from helpers import list_all, on_terminal, read_tree, run_command
 
+import laion_fmri as lf
 from laion_fmri.config import get_data_dir
 from laion_fmri.download import download
-from laion_fmri.errors import DataDirError, SelectionError
+from laion_fmri.errors import DataDirError, DataDirNotSetError, SelectionError
+from laion_fmri.keys import key_table
 
 D = "usage: laion-fmri download --subject SUBJECT"
 #: The command line, its exit status, and what the answer has to contain.
@@ -169,3 +171,86 @@ def test_a_folder_that_cannot_be_made(tiny, tmp_path):
     """One line names it, and its parent."""
     with pytest.raises(DataDirError, match=f"{tmp_path}/a/b cannot be made, since {tmp_path}/a"):
         download("sub-03", data_dir=tmp_path / "a" / "b")
+
+
+PLACE = "derivatives/glmsingle-tedana/sub-03/ses-{}/func/sub-03_ses-{}_task-images_trials.tsv"
+BESIDE = (
+    "README",
+    "derivatives/glmsingle-tedana/sub-03/sub-03_task-images_summary.json",
+    "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz",
+)
+OBJECTS = {key: key.encode() for key in (*(PLACE.format(s, s) for s in ("01", "2", "02")), *BESIDE)}
+
+
+@pytest.fixture
+def numbered(bucket, filled, monkeypatch):
+    """Point the package at a bucket with the sessions 01, 02 and 2."""
+    monkeypatch.setenv("LAION_FMRI_BUCKET", filled)
+
+
+@pytest.mark.parametrize("given", [1, ["02", 1], [1, "01"]], ids=str)
+def test_a_session_by_its_number(numbered, tmp_path, given):
+    """It means the only session with that number."""
+    meant = ["01", "02"] if "02" in str(given) else "01"
+    table = key_table("sub-03", ses=given, data_dir=tmp_path)
+    assert list(table["key"]) == list(key_table("sub-03", ses=meant, data_dir=tmp_path)["key"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (2, r"ses=2 is not clear: write '02' or '2', in quotes"),
+        (7, r"ses '7' matches nothing .*there is: 01, 02, 2"),
+        (31, r"ses '31' matches nothing|ses-31 is held out"),
+    ],
+)
+def test_a_number_of_no_session_or_of_several(numbered, tmp_path, given, said):
+    """The error lists those that there are."""
+    with pytest.raises(SelectionError, match=said):
+        key_table("sub-03", ses=given, data_dir=tmp_path)
+
+
+def test_a_number_of_a_held_out_session(bucket, tmp_path):
+    """It is said to be held out."""
+    with pytest.raises(SelectionError, match="ses-31 is held out"):
+        key_table("sub-03", ses=31, data_dir=tmp_path)
+
+
+def test_strict_leaves_out_what_comes_along(numbered, tmp_path):
+    """Root files, masks and what does not carry the entity stay away, in all ways in."""
+    key = PLACE.format("01", "01")
+    words = ["ls", "--subject", "03", "--ses", "01", "--strict", "--keys"]
+    assert run_command(*words).stdout == f"{key}\n"
+    (path,) = lf.paths("sub-03", ses=1, suffix="trials", strict=True, data_dir=tmp_path)
+    assert (path, path.read_bytes()) == (tmp_path / key, OBJECTS[key])
+    assert [key] == list(read_tree(tmp_path))
+    everything = lf.paths("sub-03", ses="01", data_dir=tmp_path)
+    assert {tmp_path / key, tmp_path / "README"} < set(everything)
+
+
+@pytest.mark.parametrize(
+    "filters", [{}, {"ses": "averages"}, {"suffix": "trials"}, {"label": "V1"}], ids=str
+)
+def test_strict_keys_carry_each_filter(numbered, tmp_path, filters):
+    """Whatever is named; averages are the files of scopes with sessions that have none."""
+    table = key_table("sub-03", strict=True, data_dir=tmp_path, **filters)
+    expected = {
+        "{}": {key for key in OBJECTS if "/" in key},
+        "ses": {BESIDE[1]},
+        "suffix": {key for key in OBJECTS if key.endswith("_trials.tsv")},
+        "label": {BESIDE[2]},
+    }
+    assert set(table["key"]) == expected[next(iter(filters), "{}")]
+
+
+def test_paths_need_a_data_directory(tiny):
+    """In a dry run as well: there is no path without one."""
+    with pytest.raises(DataDirNotSetError):
+        lf.paths("sub-03", dry_run=True)
+
+
+def test_arguments_of_other_names(tiny, tmp_path):
+    """Python says what was meant, as the command does."""
+    for name, meant in {"session": "ses", "jobs": "n_jobs", "dryrun": "dry_run"}.items():
+        with pytest.raises(TypeError, match=f"no argument '{name}'; did you mean '{meant}'"):
+            download("sub-03", data_dir=tmp_path, **{name: "1"})
