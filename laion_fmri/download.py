@@ -102,6 +102,21 @@ def download(
         the last listing is used, since the bucket cannot be reached.
     UserWarning
         If `n_jobs` is replaced.
+
+    Examples
+    --------
+    On the sample bucket, which ``laion-fmri demo --serve`` serves:
+
+    >>> import laion_fmri as lf
+    >>> report = lf.download("sub-03", ses="01", suffix="trials", extension="tsv", n_jobs=2)
+    >>> print(report.groupby("suffix").size()["trials"], set(report["outcome"]))
+    1 {'fetched'}
+
+    The same again finds everything here:
+
+    >>> report = lf.download("sub-03", ses="01", suffix="trials", extension="tsv", n_jobs=2)
+    >>> set(report["outcome"])
+    {'present'}
     """
     given = (ses, task, space, desc, stat, suffix, extension)
     options |= dict(zip(FILTERS, given, strict=False))
@@ -135,8 +150,16 @@ def paths(subject: Values, **options: Any) -> list[Path]:
     Returns
     -------
     list of pathlib.Path
-        With ``strict=True``, only files that carry what is named: a single one for
-        ``path, = paths("sub-03", ses="01", suffix="trials", strict=True)``.
+        With ``strict=True``, only files that carry what is named.
+
+    Examples
+    --------
+    A table of trials, without pandas. A session may be given by its number.
+
+    >>> import laion_fmri as lf
+    >>> path, = lf.paths("sub-03", ses=1, suffix="trials", extension="tsv", strict=True)
+    >>> path.name
+    'sub-03_ses-01_task-images_desc-SingletrialBetas_trials.tsv'
     """
     settings = read_settings({**options, "subject": subject})
     report, has_place = _carry_out(settings)

@@ -13,7 +13,7 @@ from typing import Any
 from laion_fmri import __version__
 from laion_fmri.bucket.kept_listings import keeps
 from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
-from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
+from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, HelpFormatter, say
 from laion_fmri.commands.parser import Parser, parse
 from laion_fmri.errors import BucketError, LaionFmriError, NoSpaceError, WorkflowFailedError
 
@@ -124,6 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Fetch what you need of the LAION-fMRI dataset. Choose a data directory once "
         "with 'laion-fmri config', look around with 'laion-fmri info', then download.",
         epilog="example: laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 4",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"laion-fmri {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -51,6 +52,7 @@ def add(commands: Any) -> None:
 
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.run.run import Run
+    from laion_fmri.show.progress import show_step
 
     settings = output.read_arguments(arguments)
     if settings.subject is None and needs_subject(settings):
@@ -58,7 +60,9 @@ def _run_download(arguments: argparse.Namespace) -> int:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
         settings = replace(settings, subject="all")
     _choose_data_dir(settings)
-    with Run(settings) as run:
+    with nullcontext() if arguments.quiet else show_step("listing the bucket"):
+        run = Run(settings)
+    with run:
         return _fetch(run, quiet=arguments.quiet)
 
 
@@ -97,7 +101,8 @@ def _fetch(run: "Run", *, quiet: bool) -> int:
         _print_failures(report, run.table.obstacles)
         return output.FAILED
     if report.select("fetched"):
-        write(f"to check their content: {spell_command('verify', run.settings)}")
+        command = spell_command("verify", run.settings)
+        write(output.join_command("to check their content:", command))
     return output.DONE
 
 
@@ -121,9 +126,9 @@ def _print_plan(run: "Run") -> None:
     again = f" ({partial:,} of them partial)" if partial else ""
     plan = f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}"
     if not run.has_place:
-        print(f"{plan}; no data directory is chosen yet")
+        output.write(f"{plan}; no data directory is chosen yet")
         return
-    print(f"{plan}, into {run.data_dir}")
+    output.write(f"{plan}, into {run.data_dir}")
     if missing:
         is_new = not run.data_dir.exists()  # in a dry run
         free = format_size(count_free_bytes(run.data_dir.parent if is_new else run.data_dir))

@@ -3,12 +3,14 @@
 import argparse
 import difflib
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from laion_fmri.base.bids import ENTITIES
 from laion_fmri.base.names import find_option
 from laion_fmri.base.text import spell
+from laion_fmri.commands.output import fold
 from laion_fmri.dataset import DESCRIBED
 from laion_fmri.settings import ALL, AVERAGES
 
@@ -34,7 +36,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         text = spell(message)
-        self.exit(2, f"usage: {self.prog} {self.hint}\nerror: {text}; see '{self.prog} --help'\n")
+        said = fold(f"error: {text}; see '{self.prog} --help'", sys.stderr)
+        self.exit(2, f"usage: {self.prog} {self.hint}\n{said}\n")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

@@ -32,6 +32,14 @@ $ laion-fmri download --subject sub-03 --ses ses-01 averages --n-jobs 2
 What the bucket has, and what of it is here now:
 $ laion-fmri info --subject sub-03
 """
+#: How the demo ends: the same with the real bucket. The dry run fetches nothing.
+NEXT = """
+What to do next, with the real bucket:
+  laion-fmri info                                      # what there is
+  laion-fmri download --subject sub-03 --ses ses-01 --dry-run
+                                                       # how much a session is
+  laion-fmri download --subject sub-03 --ses ses-01 --suffix trials \\
+      --data-dir ./data                                # fetch its trials"""
 #: At once: the commands of the demo write to the same stdout.
 _print = partial(print, flush=True)
 
@@ -131,4 +139,5 @@ def _take_steps(server: "SampleServer") -> int:
             if file.is_file() and ".laion_fmri" not in file.parts:
                 _print(f"  {file.relative_to(data_dir)} ({file.stat().st_size:,} bytes)")
     _print("\nDone; the server is stopped and the files of this demo are removed.")
+    _print(NEXT)
     return DONE

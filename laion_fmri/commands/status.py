@@ -103,7 +103,7 @@ def _print_overview(overview: "Overview") -> None:
     advice, command = overview.suggest_command()
     write(advice)
     if command:
-        write(f"  {output.spell_path(command)}")
+        write(f"  {output.fold_command(output.spell_path(command))}")
 
 
 def draw_grid(overview: "Overview", columns: int) -> "Iterator[Text]":

@@ -207,7 +207,7 @@ def test_bad_input_has_its_error(data, tmp_path, monkeypatch):
     with pytest.warns(SelectionWarning, match="trialbetas"):
         status("sub-03", desc=["R2", "trialbetas"])
     with pytest.raises(TypeError, match="in quotes"):
-        status("sub-03", ses=1)
+        status("sub-03", ses=1.0)
     with pytest.raises(DataDirError, match="does not exist; "):
         status(data_dir=tmp_path / "nowhere")
     monkeypatch.delenv("LAION_FMRI_DATA_DIR")
