@@ -20,7 +20,7 @@ def remove(
 
     The filters are strict, unlike those of a download: a file that does not carry an entity is not
     named by a filter on it. Nothing comes along: the mean-R2 map goes with ``ses="averages"`` or
-    without `ses`, and the files in the root never.
+    without `ses`, and the root files never.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.commands.output import DONE, add_command, add_options
+from laion_fmri.commands.output import DONE, add_command, add_options, write
 
 if TYPE_CHECKING:
     from laion_fmri.sample import SampleServer
@@ -23,7 +23,7 @@ STEPS = """
 One session of one subject, with the mean-R2 map that loaders need:
 $ laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 2
 
-The summaries of the same subject; what is here already stays:
+The averages of the same subject, without a session; what is here already stays:
 $ laion-fmri download --subject sub-03 --ses averages --n-jobs 2
 
 Both again. Sizes agree with the bucket, so there is nothing to do:
@@ -73,7 +73,7 @@ def _run_config(arguments: argparse.Namespace) -> int:
 
     if arguments.data_dir is None:
         path, source = find_data_dir()
-        print(f"data directory: {path} ({source})")
+        write(f"data directory: {path} ({source})")
     else:
         print(f"data directory: {dataset_initialize(arguments.data_dir)}")
     return DONE
@@ -82,8 +82,9 @@ def _run_config(arguments: argparse.Namespace) -> int:
 def _run_license(_arguments: argparse.Namespace) -> int:
     from laion_fmri import dataset
 
-    print(dataset.BRAIN_LICENSE, dataset.STIMULI_LICENSE, sep="\n")
-    print(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
+    write(dataset.BRAIN_LICENSE)
+    write(dataset.STIMULI_LICENSE)
+    write(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
     return DONE
 
 
