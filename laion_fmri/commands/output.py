@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -173,8 +174,13 @@ def fold_command(command: str) -> str:
     columns = shutil.get_terminal_size().columns
     if len(command) + 2 <= columns or not sys.stdout.isatty():
         return command
+    parts: list[list[str]] = [[]]
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            parts.append([])
+        parts[-1].append(word)
     lines = [""]
-    for part in re.split(" (?=--)", command):
+    for part in map(shlex.join, parts):
         if lines[-1] and len(lines[-1]) + len(part) + 6 > columns:
             lines.append("   ")
         lines[-1] += f" {part}" if lines[-1] else part

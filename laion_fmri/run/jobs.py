@@ -44,8 +44,8 @@ def plan_jobs(
     Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
     down; where there are more workers, a batch has the connections of several. Large objects, and
     those at the root of the bucket, below which a recursive copy would list everything, get a job
-    each. The largest work comes first, so that no worker is left with it at the end; small
-    ones at the root come last.
+    each. The largest work comes first, so that no worker is left with it at the end; small ones
+    at the root come last.
     """
     objects = list(objects)
     processes = max(1, min(workers, cpus))

@@ -65,7 +65,7 @@ class Monitor:
         self._sizes = {row.key: row.size for row in rows}
         self._total = sum(self._sizes.values())
         self._jobs = {job.name: job for job in folder.jobs}
-        self._places = {job.name: name_places(job) for job in folder.jobs}
+        self._places: dict[str, str] = {}  # in words, of the batches that have been under way
         self._homes = {key: job.name for job in folder.jobs for key, _ in job.objects}
         self._outcomes: dict[str, str] = {}
         self._reader = OutcomeReader(Path(folder.path, "outcomes"))
@@ -117,8 +117,10 @@ class Monitor:
     def _describe(self, job: Job, staged: Staged) -> Running:
         name = job.objects[0][0].rpartition("/")[2]
         if job.prefix is not None:
+            place = self._places.get(job.name) or name_places(job)
+            self._places[job.name] = place
             file = SCRATCH.sub("", staged.newest)
-            name = f"{self._places[job.name]}: {file}" if file else self._places[job.name]
+            name = f"{place}: {file}" if file else place
         done = min(self._bytes[job.name] + staged.bytes, job.bytes)
         return Running(name, done, job.bytes, self._files[job.name], len(job.objects))
 
