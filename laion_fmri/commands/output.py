@@ -129,7 +129,7 @@ def cut(label: str) -> str:
 def ask(question: str) -> bool:
     """Ask on the terminal, and return whether the answer is yes."""
     sys.stdout.flush()
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(fold(f"{question} [y/N]", sys.stderr), end=" ", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # Ctrl-D leaves the cursor in the line of the question
         say("")

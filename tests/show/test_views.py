@@ -189,7 +189,8 @@ def test_nothing_is_left_of_the_view_but_the_summary(watched):
     assert find_live(seen.frames[-1]) == []
     place = next(i for i, line in enumerate(lines) if line.startswith("fetched 3 files, 6.7 MB in"))
     assert lines[place - 1].startswith("free on that disk: ")
-    assert " ".join(lines[place + 1 :]).startswith("to check their content: laion-fmri verify")
+    said = " ".join(map(str.strip, lines[place + 1 :]))
+    assert said.startswith("to check their content: laion-fmri verify")
 
 
 def test_colours_are_left_out_where_they_are_not_wanted(watched):
