@@ -29,6 +29,7 @@ _HOMES = {
     "download_stimuli": "download",
     "login": "download",
     "logout": "download",
+    "paths": "download",
     "key_table": "keys",
     "remove": "removal",
 }

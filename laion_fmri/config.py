@@ -70,8 +70,8 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
         return saved, f"saved in {file}"
     except FileNotFoundError:
         raise DataDirNotSetError(
-            "no data directory is chosen; run 'laion-fmri config --data-dir DIR', set "
-            "LAION_FMRI_DATA_DIR, or pass data_dir"
+            "no data directory is chosen; name one with --data-dir DIR (in Python: data_dir), run "
+            "'laion-fmri config --data-dir DIR' once, or set LAION_FMRI_DATA_DIR"
         ) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataDirNotSetError(
@@ -88,13 +88,19 @@ def find_local_dir(data_dir: StrPath | None = None) -> Path | None:
         return None
 
 
+def has_choice() -> bool:
+    """Whether a data directory is chosen by the environment, or saved, be it usable or not."""
+    return bool(os.environ.get("LAION_FMRI_DATA_DIR")) or _saved_choice_file().exists()
+
+
 def make_data_dir(path: Path) -> Path:
     """Create the directory `path` if it is missing and its parent exists; return it."""
     try:
         path.mkdir(exist_ok=True)
     except FileNotFoundError:
         raise DataDirError(
-            f"{path.parent} does not exist; create it first, or choose another data directory"
+            f"the data directory {path} cannot be made, since {path.parent} does not exist; create "
+            "that first, or choose another"
         ) from None
     except OSError as error:
         raise DataDirError(f"cannot create the data directory {path}: {error.strerror}") from None
@@ -111,11 +117,7 @@ def check_data_dir(path: Path) -> None:
             f"the data directory {path} does not exist; create it with 'laion-fmri config "
             f"--data-dir {path}' or mkdir, or choose another"
         )
-    if re.search("[{}]|<.*>", str(path)):
-        raise DataDirError(
-            f"the path {path} has a brace or a <name> in it, which Snakemake would read as a "
-            "wildcard; choose a data directory without one"
-        )
+    _check_spelling(path)
     if not path.is_dir():
         raise DataDirError(f"the data directory {path} is a file; choose a directory")
     try:
@@ -124,6 +126,29 @@ def check_data_dir(path: Path) -> None:
         usable = False
     if not usable:
         raise not_writable(path)
+
+
+def check_new_dir(path: Path) -> None:
+    """Raise DataDirError for a data directory that :func:`make_data_dir` could not make."""
+    _check_spelling(path)
+    if not path.parent.exists():
+        raise DataDirError(
+            f"the data directory {path} cannot be made, since {path.parent} does not exist; create "
+            "that first, or choose another"
+        )
+    if not (path.parent.is_dir() and is_writable(path.parent)):
+        what = "is not writable" if path.parent.is_dir() else "is a file"
+        raise DataDirError(
+            f"the data directory {path} cannot be made, since {path.parent} {what}; choose another"
+        )
+
+
+def _check_spelling(path: Path) -> None:
+    if re.search("[{}]|<.*>", str(path)):
+        raise DataDirError(
+            f"the path {path} has a brace or a <name> in it, which Snakemake would read as a "
+            "wildcard; choose a data directory without one"
+        )
 
 
 def check_readable(path: Path) -> None:

@@ -35,12 +35,20 @@ class EntityValue(NamedTuple):
 
 
 def get_subjects() -> list[str]:
-    """Return the subjects that the bucket exposes in any scope, such as ``["sub-01", "sub-03"]``.
+    """Return the subjects that the bucket exposes in any scope.
 
     Raises
     ------
     BucketError
         If the bucket cannot be listed.
+
+    Examples
+    --------
+    Those of the sample bucket:
+
+    >>> import laion_fmri as lf
+    >>> lf.get_subjects()
+    ['sub-01', 'sub-03', 'sub-05']
     """
     bucket = Bucket.from_settings()
     found = [f"sub-{label}" for label in list_subjects(bucket)]
@@ -105,6 +113,12 @@ def get_rois(subject: Values = None, category: str | None = None) -> list[str]:
     -----
     SelectionWarning
         If there is no region of interest.
+
+    Examples
+    --------
+    >>> import laion_fmri as lf
+    >>> lf.get_rois("sub-03", category="face")
+    ['FFA1', 'pSTSfaces']
     """
     bucket = Bucket.from_settings()
     scope = make_scope("rois")
@@ -208,6 +222,13 @@ def list_entities(subject: Values = "all", **options: Any) -> "pd.DataFrame":
     -----
     SelectionWarning
         If a filter value matches nothing.
+
+    Examples
+    --------
+    >>> import laion_fmri as lf
+    >>> values = lf.list_entities("sub-03")
+    >>> values[values["entity"] == "ses"]["value"].tolist()
+    ['01', '02', '04', '31', 'averages']
     """
     import pandas as pd
 

@@ -3,17 +3,21 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import CallableModule
 from laion_fmri.base.bids import FILTERS
+from laion_fmri.config import get_data_dir
 from laion_fmri.dataset import BRAIN_LICENSE, REQUEST_URL, STIMULI, STIMULI_LICENSE
 from laion_fmri.errors import DownloadError
 from laion_fmri.folder.login import log_in, log_out
+from laion_fmri.run.report import Report
 from laion_fmri.run.run import Run
 from laion_fmri.settings import (
     ALL,
     PYTHON,
+    Settings,
     Values,
     check_workers,
     list_options,
@@ -99,16 +103,70 @@ def download(
         the last listing is used, since the bucket cannot be reached.
     UserWarning
         If `n_jobs` is replaced.
+
+    Examples
+    --------
+    On the sample bucket, which ``laion-fmri demo --serve`` serves:
+
+    >>> import laion_fmri as lf
+    >>> report = lf.download("sub-03", ses="01", suffix="trials", extension="tsv", n_jobs=2)
+    >>> print(report.groupby("suffix").size()["trials"], set(report["outcome"]))
+    1 {'fetched'}
+
+    The same again finds everything here:
+
+    >>> report = lf.download("sub-03", ses="01", suffix="trials", extension="tsv", n_jobs=2)
+    >>> set(report["outcome"])
+    {'present'}
     """
     given = (ses, task, space, desc, stat, suffix, extension)
     options |= dict(zip(FILTERS, given, strict=False))
     settings = read_settings({**options, "subject": subject, "include_stimuli": include_stimuli})
-    with Run(replace(settings, workers=check_workers("n_jobs", n_jobs))) as run:
-        run.table.announce()
+    settings = replace(settings, workers=check_workers("n_jobs", n_jobs))
+    report, has_place = _carry_out(settings)
+    # Without a data directory, it is not known yet where a file will be.
+    return report.to_frame() if has_place else report.to_frame().assign(path=None)
+
+
+def _carry_out(settings: Settings) -> tuple[Report, bool]:
+    """Fetch what is selected; return the report, and whether there is a data directory."""
+    with Run(settings) as run:
+        run.table.announce(stacklevel=6)
         report = run.finish(run.fetch(report_progress))
     if report.failures():
         raise DownloadError(report.explain_failures(), report.to_frame())
-    return report.to_frame()
+    return report, run.has_place
+
+
+@takes(*FILTERS, *(name for name in list_options(PYTHON) if name != "subject"))
+def paths(subject: Values, **options: Any) -> list[Path]:
+    """Fetch what is selected and not complete here; return the paths of all of it, sorted by key.
+
+    Parameters
+    ----------
+    subject, ses, task, ...
+        As for :func:`download`, which says what is raised and warned of.
+    {options}
+
+    Returns
+    -------
+    list of pathlib.Path
+        With ``strict=True``, only files that carry what is named.
+
+    Examples
+    --------
+    A table of trials, without pandas. A session may be given by its number.
+
+    >>> import laion_fmri as lf
+    >>> path, = lf.paths("sub-03", ses=1, suffix="trials", extension="tsv", strict=True)
+    >>> path.name
+    'sub-03_ses-01_task-images_desc-SingletrialBetas_trials.tsv'
+    """
+    settings = read_settings({**options, "subject": subject})
+    report, has_place = _carry_out(settings)
+    if not has_place:
+        get_data_dir()  # says how to choose one
+    return [Path(row.path) for row in report.rows]
 
 
 def download_raw(

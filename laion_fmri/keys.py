@@ -49,6 +49,16 @@ def key_table(subject: Values, **options: Any) -> "pd.DataFrame":
     -----
     SelectionWarning
         If a filter value matches nothing, or names a held-out session.
+
+    Examples
+    --------
+    On the sample bucket, which ``laion-fmri demo --serve`` serves:
+
+    >>> import laion_fmri as lf
+    >>> table = lf.key_table("sub-03", ses="01", suffix="trials", extension="tsv", strict=True)
+    >>> print(table[["ses", "suffix", "status", "size"]])
+      ses  suffix   status  size
+    0  01  trials  missing   938
     """
     settings = read_settings({"subject": subject, **options})
     table = find_selected(settings, get_data_dir(settings.data_dir))

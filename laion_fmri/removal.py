@@ -20,7 +20,7 @@ def remove(
 
     The filters are strict, unlike those of a download: a file that does not carry an entity is not
     named by a filter on it. Nothing comes along: the mean-R2 map goes with ``ses="averages"`` or
-    without `ses`, and the files in the root never.
+    without `ses`, and the root files never.
 
     Parameters
     ----------
@@ -54,6 +54,14 @@ def remove(
     -----
     SelectionWarning
         If a filter value matches nothing.
+
+    Examples
+    --------
+    >>> import laion_fmri as lf
+    >>> paths = lf.paths("sub-03", ses="01", suffix="trials", extension="tsv", strict=True)
+    >>> planned = lf.remove("sub-03", ses="01", suffix="trials", dry_run=True)
+    >>> planned["outcome"].tolist()
+    ['planned']
     """
     removal = plan_removal(read_settings({"subject": subject, "ses": ses, **options}))
     for text in removal.warnings:

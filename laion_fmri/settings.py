@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from laion_fmri.base import kinds
 from laion_fmri.base.bids import FILTERS, HELP
 from laion_fmri.base.kinds import check_workers as check_workers
-from laion_fmri.base.text import suggest_name
+from laion_fmri.base.names import suggest_option
 from laion_fmri.dataset import DEFAULT_SCOPES, PUBLISHED, Facts
 from laion_fmri.errors import ConfigError, InputTypeError
 
@@ -36,17 +36,24 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
-    """An option: its values, its help, its default, and the interfaces that know it."""
+    """An option: values, help, default, the interfaces that know it, a short flag if it has one."""
 
     kind: kinds.Kind
     help: str
     default: Any
     ways: tuple[str, ...]
+    short: str = ""
 
 
-def option(kind: kinds.Kind, text: str, default: Any = None, ways: tuple[str, ...] = _ALL) -> Any:
+def option(
+    kind: kinds.Kind,
+    text: str,
+    default: Any = None,
+    ways: tuple[str, ...] = _ALL,
+    short: str = "",
+) -> Any:
     """Return a field of :class:`Settings`."""
-    return field(default=default, metadata={"option": Option(kind, text, default, ways)})
+    return field(default=default, metadata={"option": Option(kind, text, default, ways, short)})
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,21 @@ class Settings:
         kinds.SWITCH, "add all of the scope localizers of each subject", False
     )
     include_raw: bool = option(kinds.SWITCH, "add the raw data that the filters let pass", False)
-    workers: int = option(kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS)
+    strict: bool = option(
+        kinds.SWITCH,
+        "leave out what does not carry all that the filters name, and what comes along otherwise",
+        False,
+    )
+    workers: int = option(
+        kinds.WORKERS, "aws s3 cp processes at once (default: 1)", 1, _CALLS, "-j"
+    )
     data_dir: str | os.PathLike[str] | None = option(
         kinds.FOLDER,
         "the folder for the files (default: $LAION_FMRI_DATA_DIR, else the choice that "
         "'laion-fmri config' has saved)",
     )
     dry_run: bool = option(
-        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, _CALLS
+        kinds.SWITCH, "show what would be fetched, and fetch nothing", False, _CALLS, "-n"
     )
     max_bandwidth: float | None = option(
         kinds.RATE, "what the whole run may take of the connection, in MB/s (default: no limit)"
@@ -182,7 +196,9 @@ def list_options(way: str) -> dict[str, Option]:
 
 
 #: Those that say what is selected, beside the subject and the filters.
-SELECTORS = tuple(n for n in list_options(PYTHON) if n == "scope" or n.startswith("include_"))
+SELECTORS = tuple(
+    n for n in list_options(PYTHON) if n in ("scope", "strict") or n.startswith("include_")
+)
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -217,7 +233,8 @@ def spell_options(settings: Settings, subjects: Values = None) -> list[str]:
     words: list[str] = []
     for name, values in given.items():
         if values is not None:
-            words += [f"--{name}", *([values] if isinstance(values, str) else values)]
+            many = [values] if isinstance(values, (str, int)) else values
+            words += [f"--{name}", *map(str, many)]
     included = [name for name in SELECTORS[1:] if getattr(settings, name)]
     words += [f"--{name.replace('_', '-')}" for name in included]
     if settings.data_dir is not None:
@@ -263,7 +280,7 @@ def _explain_problem(problem: Any, config: Mapping[str, Any]) -> str:
     if problem.validator == "additionalProperties":
         known = problem.schema["properties"]
         unknown = [str(key) for key in config if key not in known]
-        texts = [f"{key!r} is not a known key; {suggest_name(key, known)}" for key in unknown]
+        texts = [f"{key!r} is not a known key; {suggest_option(key, known)}" for key in unknown]
         return f"{''.join(texts)}there is: {', '.join(known)}"
     name, value = problem.path[0], problem.instance
     items = value if isinstance(value, (list, tuple)) else [value]
@@ -298,7 +315,7 @@ def takes(*names: str) -> Callable[[_Function], _Function]:
                 if name not in allowed:
                     raise InputTypeError(
                         f"{function.__name__}() has no argument {name!r}; "
-                        f"{suggest_name(name, allowed)}there is: {', '.join(allowed)}"
+                        f"{suggest_option(name, allowed)}there is: {', '.join(allowed)}"
                     )
             return function(*args, **options)
 

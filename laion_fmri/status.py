@@ -54,6 +54,15 @@ def status(subject: Values = "all", ses: Values = None, **options: Any) -> "pd.D
     -----
     SelectionWarning
         If a filter value matches nothing, or a folder cannot be looked into.
+
+    Examples
+    --------
+    >>> import laion_fmri as lf
+    >>> here = lf.status("sub-03", ses=["01", "02"], suffix="trials", strict=True)
+    >>> print(here[["sub", "ses", "files", "local_files", "state"]])
+      sub ses  files  local_files    state
+    0  03  01      2            0  missing
+    1  03  02      2            0  missing
     """
     import pandas as pd
 

@@ -88,6 +88,14 @@ def verify(
     size, and is else unverified. A mirror that encrypts with keys of its own (SSE-KMS, SSE-C) has
     ETags that say nothing of the content: its files would all be called corrupt. If a repair
     brings the same content once more, it is what the bucket has, and is called unverified.
+
+    Examples
+    --------
+    >>> import laion_fmri as lf
+    >>> paths = lf.paths("sub-03", ses="01", suffix="trials", extension="tsv", strict=True)
+    >>> checked = lf.verify("sub-03", ses="01", suffix="trials", extension="tsv", strict=True)
+    >>> checked["outcome"].tolist()
+    ['ok']
     """
     settings = read_settings({"subject": subject, "ses": ses, **options})
     with Check(settings, n_jobs, repairs=repair) as check:

@@ -62,6 +62,13 @@ def _parse_count(word: str) -> int | str:
     return int(word) if re.fullmatch("[+-]?[0-9]+", word) else word  # check_workers will refuse it
 
 
+def _parse_number(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:  # the check will refuse it
+        return word
+
+
 class Kind(NamedTuple):
     """What values an option has."""
 
@@ -78,7 +85,7 @@ class Kind(NamedTuple):
 def _make_number(unit: str) -> Kind:
     check = functools.partial(_check_positive, unit)
     schema = {"type": ["number", "null"], "exclusiveMinimum": 0}
-    return Kind(schema, "float", "a number above 0", check, unit.upper(), float)
+    return Kind(schema, "float", "a number above 0", check, unit.upper(), _parse_number)
 
 
 _TEXT = {"type": ["string", "null"], "minLength": 1}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from string import ascii_letters
 
 _UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB"]
 
@@ -75,17 +76,23 @@ def find_near(value: str, existing: Iterable[str]) -> list[str]:
     alike = {name for name in known if folded in name.casefold()}
     by_fold = {name.casefold(): name for name in known}
     alike |= {by_fold[f] for f in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.7)}
-    if value.isdigit():
-        alike |= {name for name in known if name.isdigit() and int(name) == int(value)}
-    return sorted(alike)[:3]
+    same = {name for name in known if is_number(value, name)}
+    return sorted(same or alike)[:3]
 
 
-def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean ...? `` for the name of an option, or nothing."""
+def is_number(value: str, name: str) -> bool:
+    """Whether both are the same number, such as 3 and 03, whatever letters they begin with."""
+    bare = value.lstrip(ascii_letters + "-_")
+    both = bare.isascii() and bare.isdigit() and name.isascii() and name.isdigit()
+    return both and int(bare) == int(name)
+
+
+def find_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the names `known` that is nearest to `name`, if any is near."""
     import difflib
 
     near = difflib.get_close_matches(name.casefold(), list(known), n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
+    return near[0] if near else None
 
 
 def suggest(value: str, existing: Iterable[str]) -> str:

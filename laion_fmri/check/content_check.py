@@ -18,6 +18,8 @@ from laion_fmri.selection.table import Row
 Outcome = Literal[
     "ok", "repaired", "unverified", "corrupt", "partial", "unreadable", "missing", "extra"
 ]
+#: Why a file is missing, if nothing is wrong but that.
+NOT_HERE = "it is not here"
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 #: Seconds between two words on how far the check is.
 TICK = 0.25
@@ -134,7 +136,7 @@ class Checker:
     def _explain_missing(self, row: Row) -> str:
         if os.path.lexists(find_aside(self._data_dir, row.key)):
             return "an interrupted repair has set it aside; verify with --repair to go on with it"
-        return Obstacles().find(row.path) or "it is not here"
+        return Obstacles().find(row.path) or NOT_HERE
 
     def _compare_parts(self, row: Row, etag: str, parts: int) -> tuple[Outcome, str]:
         """Compare the file with the `etag` of an upload in `parts`, as the class says."""

@@ -28,6 +28,7 @@ from laion_fmri.selection.filters import (
     Selection,
     explain_meant,
     is_brain_map,
+    names_all_sessions,
     needs_subject,
     passes,
 )
@@ -135,6 +136,11 @@ def plan_removal(settings: Settings) -> Removal:
     """Find what would be removed, and change nothing."""
     if settings.subject is None and needs_subject(settings):
         raise SubjectNotFoundError("name a subject, such as sub-03, or all")
+    if names_all_sessions(settings):
+        # A download takes it for no filter, which would also name what is of no session.
+        raise SelectionError(
+            "ses 'all' is not clear; name sessions, or leave ses out to remove all of a subject"
+        )
     data_dir = get_data_dir(settings.data_dir)
     check_readable(data_dir)
     selection = Selection.from_settings(settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from laion_fmri.base.etags import Hasher
 from laion_fmri.base.text import format_size, spell
-from laion_fmri.check.content_check import OUTCOMES, Checker, Finding, Outcome
+from laion_fmri.check.content_check import NOT_HERE, OUTCOMES, Checker, Finding, Outcome
 from laion_fmri.check.inventory import take_inventory
 from laion_fmri.check.repair import prepare_repair, repair
 from laion_fmri.config import check_data_dir, get_data_dir
@@ -50,6 +50,18 @@ class Verification:
     def select(self, *outcomes: Outcome) -> list[Finding]:
         """Return the findings with one of these outcomes."""
         return [finding for finding in self.findings if finding.outcome in outcomes]
+
+    def select_broken(self) -> list[Finding]:
+        """Return the findings of files that are not what they should be, and not only absent."""
+        return [item for item in self.select(*FAILURES) if item.reason != NOT_HERE]
+
+    def explain_missing(self) -> str | None:
+        """Count and name in one line the files that are not here, if there are any."""
+        absent = [item for item in self.select("missing") if item.reason == NOT_HERE]
+        size = format_size(sum(item.size for item in absent))
+        count = f"{len(absent):,} file{'s' if len(absent) > 1 else ''}, {size}"
+        named = list_some([spell(item.key) for item in absent], 3)
+        return f"missing: {count}: {named}" if absent else None
 
     def explain_unverified(self) -> str | None:
         """Name in one line the files of which only the size is known, if there are any."""

@@ -104,9 +104,9 @@ def _run_info(arguments: argparse.Namespace) -> int:
     output.open_console().print(table)
     try:
         path, source = find_data_dir(arguments.data_dir)
-        print(f"data directory: {path} ({source})")
+        output.write(f"data directory: {path} ({source})")
     except DataDirNotSetError as error:
-        print(f"data directory: {error}")
+        output.write(f"data directory: {error}")
     return output.DONE
 
 

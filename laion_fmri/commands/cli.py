@@ -13,7 +13,8 @@ from typing import Any
 from laion_fmri import __version__
 from laion_fmri.bucket.kept_listings import keeps
 from laion_fmri.commands import browse, completion, download, remove, settings, status, verify
-from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, say
+from laion_fmri.commands.output import DONE, FAILED, INTERRUPTED, USAGE, HelpFormatter, say
+from laion_fmri.commands.parser import Parser, parse
 from laion_fmri.errors import (
     BucketError,
     LaionFmriError,
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what can come next
         completion.answer_shell(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_where: say(f"warning: {message}")
@@ -124,11 +125,12 @@ class _Output:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="laion-fmri",
         description="Fetch what you need of the LAION-fMRI dataset. Choose a data directory once "
         "with 'laion-fmri config', look around with 'laion-fmri info', then download.",
         epilog="example: laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 4",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"laion-fmri {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -6,6 +6,7 @@ from typing import Any
 
 from laion_fmri.base.bids import FILTERS
 from laion_fmri.commands.output import DONE, add_command
+from laion_fmri.commands.parser import find_commands
 
 #: For each shell, how to try its script, and how to keep it.
 SHELLS = {
@@ -34,6 +35,7 @@ def add(commands: Any) -> None:
         "filters are completed as the last listing had them: 'laion-fmri entities' makes one."
     )
     completion = add_command(commands, "completion", _run_completion, text, epilog)
+    completion.hint = "SHELL"  # type: ignore[attr-defined]
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
 
 
@@ -55,7 +57,7 @@ def answer_shell(parser: argparse.ArgumentParser) -> None:
     import argcomplete
     from argcomplete.completers import ChoicesCompleter
 
-    (commands,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    commands = find_commands(parser)
     for action in chain.from_iterable(command._actions for command in commands.values()):
         if action.dest in ("subject", "scope", *FILTERS):
             action.completer = _offer_values

@@ -4,8 +4,10 @@ import argparse
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laion_fmri import dataset
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from laion_fmri.run.report import Report
     from laion_fmri.run.run import Run
     from laion_fmri.selection.table import Row
+    from laion_fmri.settings import Settings
 
 #: Files that are named one by one, at most, if they have failed for the same reason.
 MANY = 10
@@ -44,19 +47,35 @@ def add(commands: Any) -> None:
     given = ("subject", *SELECTORS)
     names = [name for name in list_options(COMMAND) if name not in given]
     output.add_options(download, *names)
-    download.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    output.add_quiet(download)
 
 
 def _run_download(arguments: argparse.Namespace) -> int:
     from laion_fmri.run.run import Run
+    from laion_fmri.show.progress import show_step
 
     settings = output.read_arguments(arguments)
     if settings.subject is None and needs_subject(settings):
         if settings.manifest is None:
             arguments.refuse("name a --subject, such as sub-03 or all, or a --manifest")
         settings = replace(settings, subject="all")
-    with Run(settings) as run:
+    _choose_data_dir(settings)
+    with nullcontext() if arguments.quiet else show_step("listing the bucket"):
+        run = Run(settings)
+    with run:
         return _fetch(run, quiet=arguments.quiet)
+
+
+def _choose_data_dir(settings: "Settings") -> None:
+    """Ask for a data directory if none is chosen, and there is a terminal to ask on; save it."""
+    from laion_fmri.config import dataset_initialize, has_choice
+
+    can_ask = sys.stdin.isatty() and sys.stderr.isatty()
+    if settings.data_dir is not None or settings.dry_run or not can_ask or has_choice():
+        return
+    place = Path("laion_fmri_data").absolute()
+    if output.ask(f"No data directory is chosen. Keep the files in {place}, from now on?"):
+        dataset_initialize(place)
 
 
 def _fetch(run: "Run", *, quiet: bool) -> int:
@@ -82,7 +101,8 @@ def _fetch(run: "Run", *, quiet: bool) -> int:
         _print_failures(report, run.table.obstacles)
         return output.FAILED
     if report.select("fetched"):
-        write(f"to check their content: {spell_command('verify', run.settings)}")
+        command = spell_command("verify", run.settings)
+        write(output.join_command("to check their content:", command))
     return output.DONE
 
 
@@ -105,9 +125,13 @@ def _print_plan(run: "Run") -> None:
     partial = sum(row.status == "partial" for row in missing)
     again = f" ({partial:,} of them partial)" if partial else ""
     plan = f"{files} files, {size}: {here} here already, {to_fetch} to fetch{again}, {left}"
-    print(f"{plan}, into {run.data_dir}")
+    if not run.has_place:
+        output.write(f"{plan}; no data directory is chosen yet")
+        return
+    output.write(f"{plan}, into {run.data_dir}")
     if missing:
-        free = format_size(count_free_bytes(run.data_dir))
+        is_new = not run.data_dir.exists()  # in a dry run
+        free = format_size(count_free_bytes(run.data_dir.parent if is_new else run.data_dir))
         print(f"free on that disk: {free}", flush=True)
 
 

@@ -23,14 +23,15 @@ def add(commands: Any) -> None:
     remove.epilog = (
         "example: laion-fmri remove --subject sub-03 --ses ses-01 --dry-run. Only files of the "
         "bucket are removed. The filters are strict: a file that does not carry an entity is not "
-        "named by a filter on it, and nothing comes along. Files in the root stay. Exit status: 0 "
+        "named by a filter on it, and nothing comes along. The root files stay. Exit status: 0 "
         "done, 1 some files are left or it was declined, 2 bad usage or nothing matched, 130 "
         "interrupted."
     )
     output.add_filters(remove, "sub-03, 03, or all; required")
     output.add_options(remove, data_dir="where the files are, this time")
     remove.add_argument("--yes", action="store_true", help="do not ask; for scripts")
-    remove.add_argument("--dry-run", action="store_true", help="show what would go; remove nothing")
+    text = "show what would go; remove nothing"
+    remove.add_argument("--dry-run", "-n", action="store_true", help=text)
 
 
 def _run_remove(arguments: argparse.Namespace) -> int:
@@ -97,12 +98,12 @@ def _print_plan(removal: "Removal", planned: "Sequence[Item]") -> None:
             style="bold" if subject == "all" else "",
         )
     console = output.open_console()
-    console.print(f"to be removed from {output.spell_path(removal.data_dir)}", soft_wrap=True)
+    output.write(f"to be removed from {output.spell_path(removal.data_dir)}")
     console.print()
     console.print(table)
     console.print()
     for text in removal.notes:
-        console.print(f"note: {text}", soft_wrap=True)
+        output.write(f"note: {text}")
 
 
 def _tell(items: "Sequence[Item]") -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from laion_fmri.commands.output import DONE, add_command, add_options, say
+from laion_fmri.commands.output import DONE, add_command, add_options, say, write
 from laion_fmri.dataset import REQUEST_URL
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ STEPS = """
 One session of one subject, with the mean-R2 map that loaders need:
 $ laion-fmri download --subject sub-03 --ses ses-01 --n-jobs 2
 
-The summaries of the same subject; what is here already stays:
+The averages of the same subject, without a session; what is here already stays:
 $ laion-fmri download --subject sub-03 --ses averages --n-jobs 2
 
 Both again. Sizes agree with the bucket, so there is nothing to do:
@@ -33,6 +33,14 @@ $ laion-fmri download --subject sub-03 --ses ses-01 averages --n-jobs 2
 What the bucket has, and what of it is here now:
 $ laion-fmri info --subject sub-03
 """
+#: How the demo ends: the same with the real bucket. The dry run fetches nothing.
+NEXT = """
+What to do next, with the real bucket:
+  laion-fmri info                                      # what there is
+  laion-fmri download --subject sub-03 --ses ses-01 --dry-run
+                                                       # how much a session is
+  laion-fmri download --subject sub-03 --ses ses-01 --suffix trials \\
+      --data-dir ./data                                # fetch its trials"""
 #: At once: the commands of the demo write to the same stdout.
 _print = partial(print, flush=True)
 
@@ -78,7 +86,7 @@ def _run_config(arguments: argparse.Namespace) -> int:
 
     if arguments.data_dir is None:
         path, source = find_data_dir()
-        print(f"data directory: {path} ({source})")
+        write(f"data directory: {path} ({source})")
     else:
         print(f"data directory: {dataset_initialize(arguments.data_dir)}")
     return DONE
@@ -87,8 +95,9 @@ def _run_config(arguments: argparse.Namespace) -> int:
 def _run_license(_arguments: argparse.Namespace) -> int:
     from laion_fmri import dataset
 
-    print(dataset.BRAIN_LICENSE, dataset.STIMULI_LICENSE, sep="\n")
-    print(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
+    write(dataset.BRAIN_LICENSE)
+    write(dataset.STIMULI_LICENSE)
+    write(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
     return DONE
 
 
@@ -178,4 +187,5 @@ def _take_steps(server: "SampleServer") -> int:
             if file.is_file() and ".laion_fmri" not in file.parts:
                 _print(f"  {file.relative_to(data_dir)} ({file.stat().st_size:,} bytes)")
     _print("\nDone; the server is stopped and the files of this demo are removed.")
+    _print(NEXT)
     return DONE

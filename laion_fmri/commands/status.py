@@ -74,7 +74,8 @@ def _print_overview(overview: "Overview") -> None:
 
     console = output.open_console()
     write = partial(console.print, soft_wrap=True)
-    write(f"{output.spell_path(overview.data_dir)}, compared with {overview.bucket}\n")
+    output.write(f"{output.spell_path(overview.data_dir)}, compared with {overview.bucket}")
+    write()
     for line in draw_grid(overview, console.width):
         write(line)
     write(
@@ -103,7 +104,7 @@ def _print_overview(overview: "Overview") -> None:
     advice, command = overview.suggest_command()
     write(advice)
     if command:
-        write(f"  {output.spell_path(command)}")
+        write(f"  {output.fold_command(output.spell_path(command))}")
 
 
 def draw_grid(overview: "Overview", columns: int) -> "Iterator[Text]":

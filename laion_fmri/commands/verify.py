@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from laion_fmri.commands import output
+from laion_fmri.settings import spell_command
 
 
 def add(commands: Any) -> None:
@@ -15,8 +16,9 @@ def add(commands: Any) -> None:
     )
     verify.epilog = (
         "example: laion-fmri verify --subject sub-03 --repair. Without --subject, whatever is here "
-        "is checked; with it, or with a manifest, what is not here is missing. Exit status: 0 all "
-        "is right, 1 something is corrupt or missing, 2 bad usage, 130 interrupted."
+        "is checked; with it, or with a manifest, what is not here is counted as missing. Exit "
+        "status: 0 nothing of what is here is broken, 1 a file is corrupt, partial or unreadable, "
+        "or one of a manifest is missing, 2 bad usage, 130 interrupted."
     )
     output.add_filters(verify, "sub-03, 03, or all")
     output.add_options(
@@ -28,13 +30,11 @@ def add(commands: Any) -> None:
     verify.add_argument(
         "--repair", action="store_true", help="fetch again what is corrupt or partial"
     )
-    verify.add_argument(
-        "--quiet", action="store_true", help="print nothing but warnings and errors"
-    )
+    output.add_quiet(verify)
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    from laion_fmri.check.verification import BROKEN, FAILURES, Check
+    from laion_fmri.check.verification import BROKEN, Check
     from laion_fmri.show.progress import show_check, show_progress
 
     settings = output.read_arguments(arguments, n_jobs=None)
@@ -45,15 +45,17 @@ def _run_verify(arguments: argparse.Namespace) -> int:
             found = check.run(progress)
         if arguments.repair:
             found = check.repair(found, None if arguments.quiet else show_progress)
-    for finding in found.select(*FAILURES):
+    broken = found.select_broken()
+    for finding in broken:
         output.say(f"error: {finding.key}: {finding.outcome}: {finding.reason}")
     if found.select(*BROKEN) and not arguments.repair:
         output.say("run the same with --repair to fetch again what is corrupt or partial")
-    if found.select("missing"):
-        output.say("what is missing can be fetched with 'laion-fmri download'")
+    missing = found.explain_missing()
+    if missing:
+        output.say(f"{missing}; fetch it with '{spell_command('download', settings)}'")
     if unverified := found.explain_unverified():
         output.say(f"warning: {unverified}")
     if extras := found.explain_extras():
         tell(extras)
     tell(found.summarize(time.monotonic() - started))
-    return output.FAILED if found.select(*FAILURES) else output.DONE
+    return output.FAILED if broken or (missing and settings.manifest) else output.DONE

@@ -45,7 +45,8 @@ def plan_jobs(
     Small objects keep the CPUs busy, so that more batches than `cpus` would only slow each other
     down; where there are more workers, a batch has the connections of several. Large objects, and
     those at the root of the bucket, below which a recursive copy would list everything, get a job
-    each. The largest work comes first, so that no worker is left with it at the end.
+    each. The largest work comes first, so that no worker is left with it at the end; small ones
+    at the root come last.
     """
     objects = list(objects)
     processes = max(1, min(workers, cpus))
@@ -75,9 +76,16 @@ def plan_for_cluster(
 
 
 def _add_singles(batches: list[Job], objects: Iterable[Item], large: float) -> list[Job]:
-    """Add a job for each object that batches pass over, and put the largest work first."""
+    """Add a job for each object that batches pass over, and put the largest work first.
+
+    Small ones at the root come last: nobody waits for them, and each takes a start of aws.
+    """
     singles = [make_single(*item) for item in objects if not _is_small(item, large)]
-    return sorted([*batches, *singles], key=lambda job: -job.work)
+    return sorted([*batches, *singles], key=lambda job: (_can_wait(job), -job.work))
+
+
+def _can_wait(job: Job) -> bool:
+    return job.prefix is None and "/" not in job.objects[0][0] and job.bytes < LARGE
 
 
 def make_single(key: str, size: int) -> Job:

@@ -247,9 +247,10 @@ def close_module(module: Module) -> list[str]:
     sizes = {key: size for job in tried for key, size in job.objects}
     missing = [key for key, n in sizes.items() if compare(f"{data_dir}/{key}", n) != "complete"]
     # Objects with a job of their own, which may have been used and removed by now.
-    single = {key: module.rules.listing.find_size(key) or 0 for key in said if key not in sizes}
+    asked = dict.fromkeys((*module.rules.asked, *said))
+    single = {key: module.rules.listing.find_size(key) or 0 for key in asked if key not in sizes}
     sizes |= single
-    missing += [key for key in single if said[key].outcome != "fetched"]
+    missing += [key for key in single if key not in said or said[key].outcome != "fetched"]
     needed = sum(sizes[key] for key in missing)
     stopped = explain_full_disk(folder.path, data_dir, needed)
     if said and not (stopped or is_writable(data_dir)):

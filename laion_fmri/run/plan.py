@@ -8,7 +8,14 @@ from pathlib import Path
 
 from laion_fmri.base.text import format_size
 from laion_fmri.bucket.listing import Bucket
-from laion_fmri.config import check_data_dir, get_data_dir, is_writable, state_dir
+from laion_fmri.config import (
+    check_data_dir,
+    check_new_dir,
+    get_data_dir,
+    has_choice,
+    is_writable,
+    state_dir,
+)
 from laion_fmri.errors import BucketError
 from laion_fmri.fetch.aws import aws_command, find_aws_command
 from laion_fmri.folder.disk_space import check_room
@@ -21,7 +28,7 @@ from laion_fmri.run.jobs import plan_for_cluster, plan_jobs
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.manifest_run import find_table
-from laion_fmri.selection.table import Table
+from laion_fmri.selection.table import NOWHERE, Table
 from laion_fmri.settings import NO_SUBJECT, Settings
 
 
@@ -70,13 +77,26 @@ class Crew:
 def prepare(settings: Settings, data_dir: Path | None = None) -> tuple[Selection | None, Path]:
     """Check what can be checked without the network; return the selection and the data directory.
 
-    A pipeline may say ``none`` as its subject: then there is no selection.
+    A pipeline may say ``none`` as its subject: then there is no selection. A directory that is
+    named for this run may be one that is still to be made.
     """
     selection = None if settings.subject == NO_SUBJECT else Selection.from_settings(settings)
-    data_dir = data_dir or get_data_dir(settings.data_dir)
+    data_dir = data_dir or _find_data_dir(settings)
+    if str(data_dir) == NOWHERE:
+        return selection, data_dir
+    if settings.data_dir is not None and not os.path.lexists(data_dir):
+        check_new_dir(data_dir)
+        return selection, data_dir
     check_data_dir(data_dir)
     check_state(data_dir)
     return selection, data_dir
+
+
+def _find_data_dir(settings: Settings) -> Path:
+    """Return the data directory, which a dry run can do without."""
+    if settings.dry_run and settings.data_dir is None and not has_choice():
+        return Path(NOWHERE)
+    return get_data_dir(settings.data_dir)
 
 
 def plan_run(

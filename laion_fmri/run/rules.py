@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from laion_fmri import dataset
@@ -67,6 +67,11 @@ class Rules:
     def jobs(self) -> Sequence[Job]:
         """The planned jobs that this process has rules for, the largest first."""
         return self.folder.jobs
+
+    @property
+    def asked(self) -> Collection[str]:
+        """The keys that rules of a pipeline have asked for, and that are fetched for them."""
+        return self._groups.keys()
 
     @property
     def stamp(self) -> str:

@@ -9,7 +9,7 @@ from typing import Self
 
 from laion_fmri import dataset
 from laion_fmri.base.text import format_size
-from laion_fmri.config import is_writable, not_writable, state_dir
+from laion_fmri.config import is_writable, make_data_dir, not_writable, state_dir
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.fetch.aws import find_aws_command, read_disk_error
 from laion_fmri.fetch.outcomes import WAITING, Outcome
@@ -21,7 +21,7 @@ from laion_fmri.run.process import Snakemake, run_workflow
 from laion_fmri.run.profiles import find_profile
 from laion_fmri.run.report import Report, compare_checksums, make_result, report_as_it_is
 from laion_fmri.run.run_folder import RunFolder, make_run_dir
-from laion_fmri.selection.table import Row, Table, compare
+from laion_fmri.selection.table import NOWHERE, Row, Table, compare
 from laion_fmri.settings import Settings
 
 #: Seconds for another run to put back a file that is the same for both.
@@ -42,13 +42,17 @@ class Run:
             settings = replace(settings, workers=self.profile.jobs)
         selection, data_dir = prepare(settings)
         # The first run in a directory will fetch something: let Snakemake load meanwhile.
-        starts = not (state_dir(data_dir).exists() or settings.dry_run) and is_writable(data_dir)
+        is_new = not data_dir.exists()
+        can_write = is_writable(data_dir.parent if is_new else data_dir)
+        starts = not (state_dir(data_dir).exists() or settings.dry_run) and can_write
         self._presence: Presence | None = None
         self._patience = 0.0  # when to wait no longer
         self._snakemake = Snakemake() if starts else None
         self.settings = settings
         try:
-            plan = plan_run(settings, selection, data_dir, reads_only=settings.dry_run)
+            plan = plan_run(settings, selection, data_dir, reads_only=settings.dry_run or is_new)
+            if is_new and not settings.dry_run:  # now that something is selected
+                make_data_dir(data_dir)
         except BaseException:
             self.close()
             raise
@@ -65,6 +69,11 @@ class Run:
     @property
     def data_dir(self) -> Path:
         return self.plan.data_dir
+
+    @property
+    def has_place(self) -> bool:
+        """Whether a data directory is chosen, which a dry run can do without."""
+        return str(self.data_dir) != NOWHERE
 
     def __enter__(self) -> Self:
         return self

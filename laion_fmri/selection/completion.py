@@ -18,7 +18,8 @@ from laion_fmri.base.bids import HELP, Parsed
 from laion_fmri.base.files import write_atomically
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.dataset import DEFAULT_SCOPES, DESCRIBED, PUBLISHED, Scope
-from laion_fmri.selection.filters import MARKS, Group
+from laion_fmri.selection.filters import Group
+from laion_fmri.selection.values import MARKS
 from laion_fmri.settings import ALL, AVERAGES, NO_SUBJECT
 
 #: Bare values, sorted, by scope, subject label (`NO_SUBJECT` for the dataset's own) and filter.

@@ -10,16 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 from laion_fmri import dataset
-from laion_fmri.base import kinds
-from laion_fmri.base.bids import CHOOSERS, ENTITIES, Parsed, join_label
+from laion_fmri.base.bids import CHOOSERS, Parsed
 from laion_fmri.base.text import find_near, suggest
 from laion_fmri.dataset import Scope
-from laion_fmri.errors import InputTypeError, SelectionError, SubjectNotFoundError, list_some
+from laion_fmri.errors import InputTypeError, SubjectNotFoundError, list_some
+from laion_fmri.selection.values import find_session, read_strings, read_values
 from laion_fmri.settings import ALL, AVERAGES, NO_SUBJECT, Settings
 
-#: What may stand before a bare value of each entity: ``ses-01`` and ``.nii.gz`` are the same as
-#: ``01`` and ``nii.gz``.
-MARKS = {**{name: f"{name}-" for name in ENTITIES}, "suffix": "", "extension": ".", "scope": ""}
 #: The values of each filter.
 Filters = Mapping[str, tuple[str, ...]]
 
@@ -46,19 +43,23 @@ class Selection:
     scopes: tuple[str, ...] | None = None  # None for the defaults
     #: What is added, by scope: what these filters select; None stands for those of the selection.
     extras: Mapping[str, Filters | None] = field(default_factory=dict)
+    #: Whether to leave out what does not carry all that the filters name.
+    is_strict: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Check the subject, the filters and the scope of `settings`, which may be of any type."""
-        filters = {name: _read_values(name, given) for name, given in settings.filters.items()}
-        scopes = None if settings.scope is None else _read_values("scope", settings.scope)
+        filters = {name: read_values(name, given) for name, given in settings.filters.items()}
+        if names_all_sessions(settings):
+            del filters["ses"]
+        scopes = None if settings.scope is None else read_values("scope", settings.scope)
         extras: dict[str, Filters | None] = {}
         for option, (name, own) in INCLUDES.items():
             if getattr(settings, option):
                 extras.setdefault(name, own)  # all of the stimuli, if they and a part are asked for
         needs_none = settings.subject is None and not needs_subject(settings)
         subjects = () if needs_none else _read_subjects(settings.subject)
-        return cls(subjects, filters, scopes, extras)
+        return cls(subjects, filters, scopes, extras, settings.strict)
 
     @property
     def scope_names(self) -> tuple[str, ...]:
@@ -72,6 +73,8 @@ class Selection:
 
     def is_pinned(self, parsed: Parsed) -> bool:
         """Whether the map comes along with any session: loaders derive the brain mask from it."""
+        if self.is_strict:
+            return False
         return is_brain_map(parsed) and any(value != AVERAGES for value in self.sessions)
 
     def is_named(self, scope: Scope) -> bool:
@@ -82,7 +85,9 @@ class Selection:
     def filters_of(self, scope: Scope) -> list[Filters]:
         """Return the alternatives by which a key of `scope` is selected: its own, what is added."""
         found: list[Filters] = []
-        if self.is_named(scope):
+        if self.is_named(scope) and self.is_strict:
+            found.append(self.filters)
+        elif self.is_named(scope):
             is_thinned = {"ses": bool(scope.by_session)}
             own = {n: values for n, values in self.filters.items() if is_thinned.get(n, True)}
             found.append(own if scope.takes_filters else {})
@@ -91,7 +96,12 @@ class Selection:
 
     def matches(self, parsed: Parsed, scope: Scope) -> bool:
         """Whether a key of `scope` is selected, in a download; see :func:`passes`."""
-        return any(passes(parsed, filters) for filters in self.filters_of(scope))
+        return any(self.passes(parsed, filters, scope) for filters in self.filters_of(scope))
+
+    def passes(self, parsed: Parsed, filters: Filters, scope: Scope) -> bool:
+        """Whether a key of `scope` passes one of the alternatives of :meth:`filters_of`."""
+        has_averages = not self.is_strict or scope.by_session is not False
+        return passes(parsed, filters, strict=self.is_strict, has_averages=has_averages)
 
 
 class Group(NamedTuple):
@@ -175,7 +185,8 @@ def explain_filters(
             about = [g for g in named if g.scope.takes_filters or name in CHOOSERS]
             existing, is_known = set().union(*(g.find_values(name) for g in about)), bool(about)
         read, unknown = [], 0
-        for value in values:
+        for given in values:
+            value = find_session(given, {*existing, *held_out}) if name == "ses" else given
             meant = find_meant(name, value, existing)
             read.append(meant or value)
             if not meant and is_known:
@@ -187,7 +198,8 @@ def explain_filters(
         filters[name] = tuple(dict.fromkeys(read))
         is_empty |= unknown == len(values)
     understood = replace(selection, filters=filters)
-    notes = [*explain_meant(selection, understood), *_explain_whole(selection, kept)]
+    whole = [] if selection.is_strict else _explain_whole(selection, kept)
+    notes = [*explain_meant(selection, understood), *whole]
     return Explained(understood, notes, warnings, is_empty)
 
 
@@ -272,14 +284,20 @@ def needs_subject(settings: Settings) -> bool:
     """Whether a subject has to be named: not if all scopes belong to the dataset."""
     names = [name for option, (name, _) in INCLUDES.items() if getattr(settings, option)]
     scope = settings.scope
-    names += dataset.DEFAULT_SCOPES if scope is None else _read_values("scope", scope)
+    names += dataset.DEFAULT_SCOPES if scope is None else read_values("scope", scope)
     return any(dataset.make_scope(name).has_subjects for name in names)
+
+
+def names_all_sessions(settings: Settings) -> bool:
+    """Whether ``all`` is among the values of ``ses``: then it leaves nothing out."""
+    given = settings.filters.get("ses")
+    return given is not None and ALL in read_values("ses", given)
 
 
 def _read_subjects(subject: object) -> tuple[str, ...] | None:
     if subject is None:
         raise InputTypeError("subject=None: name one, such as 'sub-03', or 'all'")
-    values = _read_strings("subject", subject)
+    values = read_strings("subject", subject)
     if not values:
         raise SubjectNotFoundError("subject is an empty list; name one, such as 'sub-03', or 'all'")
     if NO_SUBJECT in values:
@@ -295,25 +313,3 @@ def _read_subjects(subject: object) -> tuple[str, ...] | None:
                 f"subject {value!r} is not a subject label; write 'sub-03' or '03', or 'all'"
             )
     return tuple(sorted({value.removeprefix("sub-") for value in values}))
-
-
-def _read_values(name: str, given: object) -> tuple[str, ...]:
-    values = _read_strings(name, given)
-    if not values:
-        raise SelectionError(f"{name} is an empty list; leave it out to select every {name}")
-    bare = [join_label(name, value.removeprefix(MARKS[name])) for value in values]
-    if "" in bare:
-        given = values[bare.index("")]
-        raise SelectionError(f"{name}={given!r} has no value; leave it out to select all")
-    return tuple(dict.fromkeys(bare))
-
-
-def _read_strings(name: str, given: object) -> list[str]:
-    """Return the strings of a filter; refuse anything else, such as the number 1 for "01"."""
-    checked = kinds.VALUES.check(name, given)
-    values = checked if isinstance(checked, list) else [checked]
-    for value in values:
-        if not isinstance(value, str):
-            example = "sub-03" if name == "subject" else str(value)
-            raise InputTypeError(f"{name}={value!r} is not a string; put it in quotes: {example!r}")
-    return values

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from laion_fmri import dataset
+from laion_fmri.base.text import format_size
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
 from laion_fmri.dataset import DEFAULT_SCOPES, NOTHING_HELD_OUT
@@ -235,7 +236,15 @@ class Overview:
             return "everything is here; to check the content as well:", command
         wanted = list(dict.fromkeys(cell.sub for cell in todo if cell.sub is not None))
         subjects = None if wanted in ([], self.subjects) else [f"sub-{label}" for label in wanted]
-        return "to fetch what is missing:", spell_command("download", self.settings, subjects)
+        size = format_size(self.missing_bytes)
+        command = spell_command("download", self.settings, subjects)
+        return f"to fetch what is missing, {size}:", command
+
+    @property
+    def missing_bytes(self) -> int:
+        """The bytes of the public files that are missing or partial, which a download fetches."""
+        public = add_up(cell for cell in self.cells if cell.state != "held out")
+        return public.bytes - public.local_bytes
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it but the single files in plain types; sizes in bytes."""
@@ -247,6 +256,7 @@ class Overview:
             "sessions": [cell._asdict() for cell in self.cells],
             "totals": {name: total._asdict() for name, total in self.totals().items()},
             "next": self.suggest_command()[1],
+            "next_bytes": self.missing_bytes,
         }
 
 

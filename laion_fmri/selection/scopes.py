@@ -8,7 +8,7 @@ from typing import NamedTuple
 from laion_fmri import dataset
 from laion_fmri.base.bids import Parsed, parse_key
 from laion_fmri.base.files import StrPath
-from laion_fmri.base.text import suggest
+from laion_fmri.base.text import find_near, suggest
 from laion_fmri.bucket.listing import Bucket, ListedObject
 from laion_fmri.dataset import DEFAULT_SCOPES, DERIVATIVES, DESCRIBED, SCOPES, Scope, make_scope
 from laion_fmri.errors import SelectionError, SubjectNotFoundError, list_some
@@ -166,10 +166,11 @@ def explain_unknown_subject(
 ) -> SubjectNotFoundError:
     """Return the error for a subject that is not in the bucket or the manifest `where`."""
     there_is = list(existing)
-    near = suggest(subject, there_is).replace("'", "'sub-", 1)
+    near = [f"sub-{label}" for label in find_near(subject, there_is)]
+    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     listed = list_some([f"sub-{label}" for label in there_is]) or "none at all"
-    text = f"subject 'sub-{subject}' is not in {where}; {near}there is: {listed}"
-    return SubjectNotFoundError(text)
+    shown = subject if subject.startswith("sub") else f"sub-{subject}"
+    return SubjectNotFoundError(f"subject {shown!r} is not in {where}; {guess}there is: {listed}")
 
 
 def _explain_missing(label: str, scopes: Sequence[Scope], bucket: Bucket) -> SubjectNotFoundError:

@@ -24,7 +24,6 @@ from laion_fmri.selection.filters import (
     Selection,
     explain_filters,
     leave_out,
-    passes,
 )
 from laion_fmri.selection.scopes import Item, Listed, list_selected
 from laion_fmri.settings import Settings
@@ -112,7 +111,9 @@ class Table:
         scope = dataset.find_scope(key)
         if scope is None or self.selection is None:
             return True
-        return any(passes(parse_key(key), filters) for filters in self.filters.get(scope.name, ()))
+        scope, parsed = self.scopes.get(scope.name, scope), parse_key(key)
+        alternatives = self.filters.get(scope.name, ())
+        return any(self.selection.passes(parsed, filters, scope) for filters in alternatives)
 
     def incomplete(self) -> list[Row]:
         """Return the rows whose file is missing or partial."""
@@ -174,7 +175,9 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     chosen = leave_out(selection, groups)
     filters = {scope.name: alternatives for (scope, _), alternatives in chosen}
     matched = {
-        scope.name: [pair for pair in items if any(passes(pair[1], f) for f in alternatives)]
+        scope.name: [
+            pair for pair in items if any(selection.passes(pair[1], f, scope) for f in alternatives)
+        ]
         for (scope, items), alternatives in chosen
     }
     everything = [pair for pairs in matched.values() for pair in pairs]
@@ -193,7 +196,8 @@ def choose_rows(listed: Listed, selection: Selection, facts: Facts, data_dir: St
     said, warned = _explain_empty(selection, groups, matched)
     notes, complaints = [*notes, *said], [*complaints, *warned]
     pinned = [pair for g, _ in chosen for pair in g.items if selection.is_pinned(pair[1])]
-    wanted = {pair[0].key: pair for pair in [*everything, *pinned, *listed.others]}
+    others = [] if selection.is_strict else listed.others
+    wanted = {pair[0].key: pair for pair in [*everything, *pinned, *others]}
     sizes = {item.key: item.size for items in _all_items(listed) for item, _ in items}
     root = os.fspath(data_dir)
     conflicts = find_conflicts(sizes)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from laion_fmri.base.text import format_share, shorten
 from laion_fmri.run.monitor import Running, State
-from laion_fmri.show.pace import Pace, format_left, format_rate
+from laion_fmri.show.pace import Pace, format_left, format_rate, make_step
 
 #: Transfers with a line of their own, at most.
 MOST_LINES = 16
@@ -79,7 +79,7 @@ def _make_header(now: State, pace: Pace, width: int) -> Text:
         (f"{now.failed:,} failed" if now.failed else "", "bold red"),
         (f"{now.waiting:,} wait for another run" if now.waiting else "", "yellow"),
         share,
-        (format_rate(pace) or "starting", "cyan"),
+        (format_rate(pace) or make_step(now), "cyan"),
         (format_left(now, pace), ""),
     ]
     parts = [part for part in parts if part[0]]

@@ -57,10 +57,15 @@ def format_rate(pace: Pace) -> str:
 
 def format_left(now: State, pace: Pace) -> str:
     """Return the time that is left, such as ``20 s left``; empty if it is not known."""
-    rest = now.total_bytes - now.bytes
+    rest = now.total_bytes - now.bytes - now.lost_bytes
     if rest <= 0 or not pace.rate or pace.silence > SILENCE:
         return ""
     return f"{format_seconds(max(round(rest / pace.rate), 1))} left"
+
+
+def make_step(now: State) -> str:
+    """Return what a run does before its first byte."""
+    return "starting aws" if now.running else "starting"
 
 
 def make_sentence(now: State, pace: Pace) -> str:

@@ -1,6 +1,7 @@
 """Which view shows how far something is: on a terminal, in a notebook, or as lines of text."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,21 @@ def report_progress(folder: RunFolder, rows: Sequence[Row]) -> View:
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
     return _show_in_notebook(measure) if kernel else _log(measure)
+
+
+@contextmanager
+def show_step(text: str) -> Iterator[None]:
+    """Show on a terminal what is being done, in a line that goes when it is done."""
+    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if shown:
+        sys.stderr.write(f"{text} ...")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
 
 @contextmanager

@@ -52,6 +52,7 @@ from laion_fmri.base.etags import (
     list_part_sizes,
     read_part_count,
 )
+from laion_fmri.download import download
 from laion_fmri.errors import (
     DataDirError,
     DataDirNotSetError,
@@ -728,17 +729,35 @@ def test_the_command_names_each_bad_file_in_a_line(data, tiny_objects):
     (data / gone).unlink()
     write_tree(data, {"derivatives/rois/sub-03/odd\nname": b""})
     done = run_command("verify", "--subject", "sub-03")
-    *errors, repair_hint, download_hint = complaints(done)
-    bad = {corrupt: "corrupt", partial: "partial", gone: "missing"}
+    *errors, repair_hint, missing = complaints(done)
+    bad = {corrupt: "corrupt", partial: "partial"}
     expected = [["error", key, outcome] for key, outcome in sorted(bad.items())]
     assert expected == [line.split(": ")[:3] for line in errors]
     assert "--repair" in repair_hint
-    assert "laion-fmri download" in download_hint
+    size = len(tiny_objects[gone])
+    fetch = "fetch it with 'laion-fmri download --subject sub-03'"
+    assert missing == f"missing: 1 file, {size} bytes: {gone}; {fetch}"
     assert r"bucket, and left alone: derivatives/rois/sub-03/odd\nname" in done.stdout
     assert "1 ok, 1 corrupt, 1 partial, 1 missing, 1 extra" in done.stdout.splitlines()[-1]
     assert done.returncode == 1
     quiet = run_command("verify", "--subject", "sub-03", "--quiet")
     assert (1, "", done.stderr) == (quiet.returncode, quiet.stdout, quiet.stderr)
+
+
+def test_what_is_only_missing_is_no_error(data, tiny_objects, tmp_path):
+    """It is counted in one line; nothing that is here is broken. A manifest wants all of it."""
+    manifest = tmp_path / "keys.tsv"
+    download("sub-03", save_manifest=manifest, dry_run=True)
+    gone = sorted(tiny_objects)[:2]
+    for key in gone:
+        (data / key).unlink()
+    done = run_command("verify", "--subject", "sub-03")
+    (missing,) = complaints(done)
+    size = sum(len(tiny_objects[key]) for key in gone)
+    assert missing.startswith(f"missing: 2 files, {size} bytes: {gone[0]}, {gone[1]}; fetch it")
+    assert done.returncode == 0
+    assert "2 ok, 2 missing" in done.stdout
+    assert run_command("verify", "--manifest", manifest).returncode == 1
 
 
 def test_the_command_takes_up_a_repair(data, tiny_objects):

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -28,7 +29,7 @@ from helpers import (
     write_tree,
 )
 
-from laion_fmri.commands.cli import _Output
+from laion_fmri.commands.cli import _Output, make_parser
 
 FLAGS = ["--subject", "--ses", "--task", "--space", "--desc", "--stat", "--suffix", "--extension"]
 MORE_FLAGS = ["--run", "--include-stimuli", "--n-jobs", "--data-dir", "--dry-run", "--quiet"]
@@ -321,3 +322,16 @@ def test_what_a_terminal_that_is_gone_has_not_taken_is_dropped(monkeypatch):
         assert output.close() == ""
         assert sys.stdout is stream
         stream.flush()
+
+
+def test_the_demo_ends_with_what_to_do_next(tmp_path):
+    """Commands for the real bucket that the parser knows, of which a screen shows each whole."""
+    done = run_command("demo", cwd=tmp_path, COLUMNS=80)
+    assert done.returncode == 0, done
+    _, said = done.stdout.split("What to do next, with the real bucket:\n")
+    assert max(map(len, said.splitlines())) <= 80
+    lines = said.replace("\\\n", "").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if "laion-fmri " in line]
+    assert [words[1] for words in commands] == ["info", "download", "download"]
+    for words in commands:
+        make_parser().parse_args(words[1:])

@@ -296,18 +296,32 @@ def read_notebook() -> nbformat.NotebookNode:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_notebook_is_stored_without_outputs() -> None:
-    """What it prints is made by running it, and no diff is spoilt by pictures."""
+def read_results(notebook: nbformat.NotebookNode) -> list[str]:
+    """Return the text of what each cell has as its result."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    results = [out["data"]["text/plain"] for out in outputs if out.output_type == "execute_result"]
+    # Where matplotlib is not told to be quiet, a figure has an address.
+    return [re.sub("0x[0-9a-f]+", "0x", text) for text in results]
+
+
+def test_notebook_is_stored_with_its_outputs() -> None:
+    """A reader sees them without running it: a table, the line of a download, and a picture."""
     notebook = read_notebook()
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert "'30 trials of 6 images'" in read_results(notebook)
+    text = NOTEBOOK.read_text()
+    assert '"image/png"' in text
+    assert re.search(r"\d+ of \d+ files, [\d.]+ kB in [\d.]+ m?s", text)
+    assert not re.search("/tmp/|/home/|/root/", text)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     """With nothing set, on a sample bucket of its own, up to the picture at its end."""
     notebook = read_notebook()
+    stored = read_results(notebook)
     client = NotebookClient(
         notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
@@ -318,3 +332,5 @@ def test_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     kinds = {kind for out in outputs for kind in out.get("data", {})}
     assert {"text/html", "image/png"} <= kinds
     assert [out for out in outputs if out.get("name") == "stderr"] == []
+    assert read_results(notebook) == stored
+    assert not Path(os.environ["XDG_CONFIG_HOME"], "laion_fmri").exists()  # no choice is saved

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from helpers import REPO, expected_tree, read_tree
 
+from laion_fmri import __version__
 from laion_fmri.sample import SampleServer
 
 
@@ -84,6 +85,15 @@ def test_wheel_in_an_empty_environment_downloads_a_session(
     command += ["--ses", "ses-01", "--n-jobs", "2", "--data-dir", data_dir]
     run_installed(command, tmp_path)
     assert read_tree(data_dir) == expected_tree(objects, "03", ses="ses-01")
+
+
+def test_citation_and_addresses_are_of_this_version():
+    """Whoever cites it names this release; the package says where its source is."""
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", __version__)
+    urls = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["urls"]
+    assert citation["repository-code"] == urls["Repository"]
+    assert {"Repository", "Documentation", "Changelog", "Issues"} <= urls.keys()
 
 
 @pytest.mark.faults

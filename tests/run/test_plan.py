@@ -309,14 +309,16 @@ def test_all_trial_tables_share_a_start():
 @UNHURRIED
 @given(situations(), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 64]))
 def test_jobs_for_all_but_the_root(situation, workers, cpus):
-    """Each object in one job, the large and the root's alone, the largest first."""
+    """Each object in one job, the large and the root's alone, the largest first, the root last."""
     objects, listed = situation
     jobs = plan_jobs(objects, listed, workers, cpus)
     assert Counter(objects) == Counter(item for job in jobs for item in job.objects)
     alone = sorted((key, size) for key, size in objects if size >= LARGE or "/" not in key)
     assert alone == sorted(item for job in jobs if job.prefix is None for item in job.objects)
     assert {1} >= {len(job.objects) for job in jobs if job.prefix is None}
-    work = [(job.bytes, len(job.objects)) for job in jobs]
+    last = [job for job in jobs if job.bytes < LARGE and "/" not in job.objects[0][0]]
+    assert last == jobs[len(jobs) - len(last) :]
+    work = [(job.bytes, len(job.objects)) for job in jobs[: len(jobs) - len(last)]]
     earlier = [(one, other) for n, other in enumerate(work) for one in work[:n]]
     assert [pair for pair in earlier if pair[0] < pair[1] and pair[0][1] <= pair[1][1]] == []
     assert all(1 <= job.connections <= CONNECTIONS * workers for job in jobs)

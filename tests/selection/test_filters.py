@@ -139,9 +139,16 @@ def test_takes_any_collection_of_strings(many):
     assert {"01", "02"} == set(select(ses=many).filters["ses"])
 
 
-@pytest.mark.parametrize("name", FILTERS)
+NO_STRINGS = [1.5, True, b"01", {"01": "02"}, [None], [["01"]], np.array([1, 2])]
+
+
 @pytest.mark.parametrize(
-    "bad", [1, 1.5, True, b"01", {"01": "02"}, ["01", 2], [None], [["01"]], np.array([1, 2])]
+    ("name", "bad"),
+    [
+        *((name, bad) for name in FILTERS for bad in NO_STRINGS),
+        # The number of a session is known by the sessions that there are.
+        *((name, bad) for name in FILTERS if name != "ses" for bad in (1, ["01", 2])),
+    ],
 )
 def test_refuses_what_is_no_string(name, bad):
     """A number or a nested list is named in the error, which says to put it in quotes."""

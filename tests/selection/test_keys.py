@@ -248,7 +248,7 @@ def test_an_unknown_subject(bucket, table):
         ("sub-", {}, SubjectNotFoundError),
         ("", {}, SubjectNotFoundError),
         ([], {}, SubjectNotFoundError),
-        ("sub-03", {"ses": 1}, TypeError),
+        ("sub-03", {"ses": 1.0}, TypeError),
         ("sub-03", {"ses": []}, SelectionError),
         ("sub-03", {"include_stimuli": "no"}, TypeError),
     ],

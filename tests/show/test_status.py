@@ -203,7 +203,7 @@ def test_bad_input_has_its_error(data, tmp_path, monkeypatch):
     with pytest.warns(SelectionWarning, match="trialbetas"):
         status("sub-03", desc=["R2", "trialbetas"])
     with pytest.raises(TypeError, match="in quotes"):
-        status("sub-03", ses=1)
+        status("sub-03", ses=1.0)
     with pytest.raises(DataDirError, match="does not exist; "):
         status(data_dir=tmp_path / "nowhere")
     monkeypatch.delenv("LAION_FMRI_DATA_DIR")
@@ -232,6 +232,16 @@ def test_a_terminal_shows_the_grid(data, columns, settings):
     assert bool(settings) != (f"{ESCAPE}1;32m#" in sent)
     assert bool(settings) != (ESCAPE in sent)
     assert GRID in "\n".join(show(sent, columns))
+
+
+def test_next_command_names_the_bytes_that_it_fetches(whole):
+    """Those of what is public and not here, in words and, in JSON, as a number."""
+    public = {key: text for key, text in WHOLE.items() if not re.search("/ses-3[1-4]/", key)}
+    here = [key for key in public if (whole / key).exists()]
+    size = sum(map(len, public.values())) - sum(len(public[key]) for key in here)
+    said = run_command("status").stdout
+    assert f"to fetch what is missing, {size:,} bytes:\n  laion-fmri download" in said
+    assert json.loads(run_command("status", "--json").stdout)["next_bytes"] == size
 
 
 #: All that the published bucket has: subjects, sessions of which four are held out, and averages.

@@ -40,8 +40,9 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.base.text import format_seconds, format_share, format_size, shorten
 from laion_fmri.bucket.listing import ListedObject
 from laion_fmri.commands.download import group_rows
+from laion_fmri.fetch.job import Job
 from laion_fmri.fetch.outcomes import Outcome, record_outcome
-from laion_fmri.run.monitor import Monitor, Running, State
+from laion_fmri.run.monitor import Monitor, Running, State, name_places
 from laion_fmri.selection.overview import name_sessions
 from laion_fmri.selection.table import Row
 from laion_fmri.show.live import make_screen
@@ -188,7 +189,8 @@ def test_nothing_is_left_of_the_view_but_the_summary(watched):
     assert find_live(seen.frames[-1]) == []
     place = next(i for i, line in enumerate(lines) if line.startswith("fetched 3 files, 6.7 MB in"))
     assert lines[place - 1].startswith("free on that disk: ")
-    assert " ".join(lines[place + 1 :]).startswith("to check their content: laion-fmri verify")
+    said = " ".join(map(str.strip, lines[place + 1 :]))
+    assert said.startswith("to check their content: laion-fmri verify")
 
 
 def test_colours_are_left_out_where_they_are_not_wanted(watched):
@@ -341,6 +343,7 @@ def test_notebook_has_a_bar(slowly, tmp_path, monkeypatch):
     assert counts[0] == 0
     assert len(set(counts)) > 2
     assert values[-1] is None
+    assert any(re.search(r"[kM]B/s, about \d+ s left", x["text/plain"]) for x in seen)
 
 
 # Before.
@@ -437,6 +440,30 @@ def test_a_plan_with_nothing_to_fetch_is_one_line(tiny, tiny_objects, tmp_path):
         f"4 files, {total} bytes: 4 here already, 0 to fetch, 0 bytes, into {tmp_path}",
         "nothing to do: everything is here",
     ]
+
+
+def test_a_batch_is_named_by_its_sessions_and_the_file_in_hand(tmp_path):
+    """And by its folder only where it belongs to no subject."""
+    keys = [f"{GLM}/sub-03/ses-{n}/func/sub-03_ses-{n}_trials.tsv" for n in ("01", "02", "03")]
+    assert name_places(make_batch(*keys)) == "sub-03 ses-01 to 03"
+    assert name_places(make_batch(f"{GLM}/sub-03/a", f"{GLM}/sub-05/b")) == "2 subjects"
+    assert name_places(make_batch("stimuli/a.csv", "stimuli/b.csv")) == "stimuli/"
+
+
+def make_batch(*keys: str) -> Job:
+    """Return a batch of objects of one byte."""
+    prefix = os.path.commonpath(keys) + "/"
+    return Job("batch_1", prefix, ("*",), tuple((key, 1) for key in keys))
+
+
+def test_what_has_failed_is_not_waited_for():
+    """The time left is that of what can still arrive."""
+    pace = Pace()
+    pace.add(10, now=0.0)
+    pace.add(1_000_010, now=1.0)
+    now = State(1, 3, 1_000_010, 10_000_010, failed=1, lost_bytes=8_000_000)
+    assert format_left(now, pace) == "1 s left"
+    assert format_left(now._replace(bytes=2_000_010), pace) == ""
 
 
 # After.

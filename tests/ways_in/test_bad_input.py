@@ -149,8 +149,17 @@ def test_malformed_subject_of_the_command(bucket, tmp_path):
     assert bucket.requests == []
 
 
-@pytest.mark.parametrize("value", [1, 1.5, ["01", 2], True, b"01"], ids=repr)
-@pytest.mark.parametrize("name", ["ses", "task", "desc", "extension"])
+NO_STRINGS = [1, 1.5, ["01", 2], True, b"01"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("task", "desc", "extension") for value in NO_STRINGS),
+        *(("ses", value) for value in (1.5, True, b"01", -1)),  # 1 is the session of this number
+    ],
+    ids=repr,
+)
 def test_filter_of_another_type_says_to_quote_it(name, value, bucket, tmp_path):
     """A number is not guessed at; the message shows how to write it."""
     with pytest.raises(TypeError, match=f"{name}=.*quote"):
@@ -249,7 +258,7 @@ def test_unusable_data_directory_is_said_before_anything_is_listed(bucket, tmp_p
     (tmp_path / "file").write_text("")
     (tmp_path / "file").chmod(0o600)
     (tmp_path / "{ses}").mkdir()
-    bad = {"missing": "does not exist", "a/b": "not exist", "file": "is a file", "{ses}": "brace"}
+    bad = {"a/b": "not exist", "file": "is a file", "{ses}": "brace", "file/b": "is a file"}
     for path, said in bad.items():
         with pytest.raises(LaionFmriError, match=said) as caught:
             download("sub-03", data_dir=tmp_path / path)
@@ -362,7 +371,7 @@ def test_missing_aws_cli_is_no_matter_when_all_is_here(complete, monkeypatch):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["download"], ["download", "--subject"], ["frobnicate"], ["download", "--sesion", "1"]],
+    [["download"], ["download", "--subject"], ["frobnicate"], ["download", "--sesion", "1"]],
     ids=" ".join,
 )
 def test_bad_usage_ends_with_2(words, bucket):

@@ -66,6 +66,16 @@ def snakemake(folder: Path, *words: object, status: int = 0, cores: int = 4) -> 
     return done.stdout + done.stderr
 
 
+def test_all_that_rules_have_asked_for_is_counted(server, bucket, monkeypatch, tmp_path):
+    """Also what was not tried any more, since Snakemake has stopped after the first failure."""
+    server.add_bucket("refusing", {A: b"a", "README": b"r", B: b"b"}, denied=[A, "README"])
+    monkeypatch.setenv("LAION_FMRI_BUCKET", "refusing")
+    host = make_host(tmp_path / "host", copy_rule([A, "README"]))
+    said = snakemake(host, status=1, cores=1)
+    assert "0 of 2 files have arrived" in said
+    assert said.count("access denied (403)") >= 1
+
+
 @pytest.mark.parametrize("subject", ["all", "none", "sub-03"])
 @pytest.mark.parametrize("cores", [1, 2, 8])
 def test_one_table_of_150_sessions(bench, tmp_path, subject, cores):

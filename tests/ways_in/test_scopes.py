@@ -252,7 +252,7 @@ def test_a_value_of_hyphens_is_no_label(bucket, tmp_path):
 def test_status_of_the_datasets_scopes(bucket, tmp_path):
     """What is public is not called held out, and the next command brings what was counted."""
     done = run_command("status", "--scope", "stimuli", "--data-dir", tmp_path)
-    assert "to fetch what is missing:" in done.stdout
+    assert "to fetch what is missing, " in done.stdout
     words = ["--subject", "sub-03", "--suffix", "trials", "--include-embeddings"]
     done = run_command("status", *words, "--data-dir", tmp_path)
     advice = done.stdout.splitlines()[-1].split()
