@@ -29,6 +29,8 @@ FLOORS = (
     ("show",),
     # What users import, and what the command adds to it.
     ("download", "keys", "discovery", "status", "verify", "removal", "pipeline", "manifest"),
+    ("subject",),
+    ("group",),
     ("sample", "transfer"),
     ("commands",),
     ("__main__",),

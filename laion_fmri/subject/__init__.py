@@ -1,0 +1,1 @@
+"""One subject as arrays: trials by voxels."""
