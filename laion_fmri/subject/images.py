@@ -113,9 +113,7 @@ def read_voxels(
         index = np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
         kept = range(header.n_volumes) if volumes is None else np.flatnonzero(volumes).tolist()
         result = np.empty((len(kept), len(index)), np.float32)
-        source = (
-            _decompress(stream, header, path) if _is_compressed(path) else _map(path, header, kept)
-        )
+        source = _read_volumes(stream, header, path, kept)
         # A cast to float32 may overflow to infinity, as it does for a whole array.
         with np.errstate(all="ignore"):
             rows = iter(result)
@@ -128,11 +126,16 @@ def read_voxels(
 
 def read_volume(path: StrPath) -> tuple[Floats, Header]:
     """Return an image of one volume as float32 ``(x, y, z)``, and its header."""
-    header = read_header(path)
-    if header.n_volumes != 1:
-        raise ImageError(f"{os.fspath(path)} has {header.n_volumes} volumes where one is expected")
-    values = read_voxels(path, np.ones(header.shape, np.bool_))
-    return values.reshape(header.shape), header
+    with _open(path) as stream, np.errstate(all="ignore"):
+        header = _parse_header(stream, path)
+        if header.n_volumes != 1:
+            raise ImageError(
+                f"{os.fspath(path)} has {header.n_volumes} volumes where one is expected"
+            )
+        result = np.empty(header.shape, np.float32)
+        for _, values in _read_volumes(stream, header, path, [0]):
+            result[...] = _scale(values.reshape(header.shape, order="F"), header)
+    return result, header
 
 
 def check_grid(
@@ -232,6 +235,15 @@ def _skip(stream: IO[bytes], count: int, path: StrPath) -> None:
         if not found:
             raise _damaged(path, "it ends before its values")
         count -= found
+
+
+def _read_volumes(
+    stream: Any, header: Header, path: StrPath, kept: Sequence[int]
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield the number and the values of the volumes to keep, and maybe of others."""
+    if _is_compressed(path):
+        return _decompress(stream, header, path)
+    return _map(path, header, kept)
 
 
 def _decompress(

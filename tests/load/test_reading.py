@@ -96,6 +96,10 @@ def test_it_is_what_nibabel_reads(folder, way, case, data):
         found = read_voxels(file, mask, image.affine)
         assert (found.dtype, found.shape) == (np.dtype("float32"), expected.shape)
         np.testing.assert_array_equal(bits(found), bits(expected))
+        if expected.shape[0] == 1:
+            volume, header = read_volume(file)
+            np.testing.assert_array_equal(bits(volume[mask]), bits(expected[0]))
+            assert volume.shape == header.shape == mask.shape
         kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(whole.T), max_size=99)))
         kept = kept[: whole.shape[3]]
         kept = np.resize(kept, whole.shape[3]) if len(kept) else np.zeros(whole.shape[3], bool)
