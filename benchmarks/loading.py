@@ -114,6 +114,14 @@ GOALS = (
 )
 
 
+def prepare(folder: Path) -> None:
+    """Make the mask and the images, unless they are there."""
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "mask.npy", make_mask())
+    for volumes in (VOLUMES, 4 * VOLUMES):
+        make_image(folder / f"betas-{volumes}.nii.gz", volumes)
+
+
 def run_case(name: str, folder: Path) -> None:
     """Read in this process, and print what it took."""
     read, is_roi, volumes = CASES[name]
@@ -157,15 +165,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("-n", "--rounds", type=int, default=5)
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=("prepare", *CASES), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.case == "prepare":
+        prepare(given.folder)
+        return
     if given.case:
         run_case(given.case, given.folder)
         return
-    given.folder.mkdir(exist_ok=True)
-    np.save(given.folder / "mask.npy", make_mask())
-    for volumes in (VOLUMES, 4 * VOLUMES):
-        make_image(given.folder / f"betas-{volumes}.nii.gz", volumes)
+    # Not in this process: a child begins with the resident memory of its parent as its peak.
+    command = [sys.executable, "-m", "benchmarks.loading", str(given.folder), "--case", "prepare"]
+    subprocess.run(command, check=True)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
     for _ in range(given.rounds):
         for name, rows in found.items():

@@ -50,7 +50,8 @@ class Brain:
         values = read_voxels(path, self.values, self.affine)
         if len(values) != 1:
             raise ImageError(f"{path} has {len(values)} volumes where one is expected")
-        return values[0]
+        first: Floats = values[0]
+        return first
 
     def keep(self, chosen: Bools) -> Bools:
         """Return the mask over the grid of those of its voxels that are chosen."""
