@@ -1,8 +1,8 @@
 """Reads the wanted voxels of a NIfTI image in one pass, with little memory.
 
-A compressed image is decompressed once, one volume at a time; of an uncompressed one, only the
-pages are read that hold wanted voxels. Beside the result, one volume is in memory, and the wanted
-voxels of one volume where they have to be scaled.
+A compressed image is decompressed once, a part of a volume at a time; of an uncompressed one, only
+the pages are read that hold wanted voxels. Beside the result, less than a volume is in memory, and
+where the wanted voxels are.
 """
 
 import contextlib
@@ -24,6 +24,11 @@ from laion_fmri.errors import ImageError, MismatchError
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
+#: The number of a volume, the place of the first of these values in it, and values.
+Part = tuple[int, int, npt.NDArray[Any]]
+#: Bytes that are decompressed at once: few enough to stay in the cache of a processor, and whole
+#: values of any type.
+PART = 1 << 18
 #: How far two affines may differ and be those of one grid, in mm.
 TOLERANCE = 1e-3
 #: Bytes at the beginning of a file that hold the header of NIfTI-1 and of NIfTI-2.
@@ -114,14 +119,32 @@ def read_voxels(
         kept = range(header.n_volumes) if volumes is None else np.flatnonzero(volumes).tolist()
         result = np.empty((len(kept), len(index)), np.float32)
         source = _read_volumes(stream, header, path, kept)
+        rows = dict(zip(kept, result, strict=True))
+        places = _Places(index)
         # A cast to float32 may overflow to infinity, as it does for a whole array.
         with np.errstate(all="ignore"):
-            rows = iter(result)
-            wanted = set(kept)
-            for number, values in source:
-                if number in wanted:
-                    next(rows)[...] = _scale(np.take(values, index), header)
+            for number, start, values in source:
+                if number in rows:
+                    targets, sources = places.find(start, len(values))
+                    if len(targets):
+                        rows[number][targets] = _scale(np.take(values, sources), header)
     return result
+
+
+class _Places:
+    """Where the wanted voxels are in each part of a volume, and in the result."""
+
+    def __init__(self, index: npt.NDArray[np.intp]) -> None:
+        self._order = np.argsort(index, kind="stable")
+        self._index = index[self._order]
+        self._found: dict[int, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
+
+    def find(self, start: int, count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the places in a row of the result, and those in the part; of every volume."""
+        if start not in self._found:
+            low, high = np.searchsorted(self._index, [start, start + count]).tolist()
+            self._found[start] = self._order[low:high], self._index[low:high] - start
+        return self._found[start]
 
 
 def read_volume(path: StrPath) -> tuple[Floats, Header]:
@@ -132,10 +155,10 @@ def read_volume(path: StrPath) -> tuple[Floats, Header]:
             raise ImageError(
                 f"{os.fspath(path)} has {header.n_volumes} volumes where one is expected"
             )
-        result = np.empty(header.shape, np.float32)
-        for _, values in _read_volumes(stream, header, path, [0]):
-            result[...] = _scale(values.reshape(header.shape, order="F"), header)
-    return result, header
+        result = np.empty(np.prod(header.shape), np.float32)
+        for _, start, values in _read_volumes(stream, header, path, [0]):
+            result[start : start + len(values)] = _scale(values, header)
+    return np.ascontiguousarray(result.reshape(header.shape, order="F")), header
 
 
 def check_grid(
@@ -239,35 +262,33 @@ def _skip(stream: IO[bytes], count: int, path: StrPath) -> None:
 
 def _read_volumes(
     stream: Any, header: Header, path: StrPath, kept: Sequence[int]
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the number and the values of the volumes to keep, and maybe of others."""
+) -> Iterator[Part]:
+    """Yield the parts of the volumes to keep, and maybe those of others."""
     if _is_compressed(path):
         return _decompress(stream, header, path)
     return _map(path, header, kept)
 
 
-def _decompress(
-    stream: Any, header: Header, path: StrPath
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the number and the values of each volume, in the same memory again and again."""
-    buffer = bytearray(header.volume_bytes)
+def _decompress(stream: Any, header: Header, path: StrPath) -> Iterator[Part]:
+    """Yield each volume in parts, in the same memory again and again."""
+    buffer = bytearray(min(PART, header.volume_bytes))
     values, view = np.frombuffer(buffer, header.dtype), memoryview(buffer)
     for number in range(header.n_volumes):
-        filled = 0
-        while filled < len(buffer):
-            count = stream.readinto(view[filled:])
-            if not count:
-                raise _damaged(path, f"it ends in volume {number + 1} of {header.n_volumes}")
-            filled += count
-        yield number, values
+        for start in range(0, header.volume_bytes, PART):
+            size, filled = min(PART, header.volume_bytes - start), 0
+            while filled < size:
+                count = stream.readinto(view[filled:size])
+                if not count:
+                    raise _damaged(path, f"it ends in volume {number + 1} of {header.n_volumes}")
+                filled += count
+            width = header.dtype.itemsize
+            yield number, start // width, values[: size // width]
     while stream.read(1 << 16):  # up to the checksum, which is compared
         pass
 
 
-def _map(
-    path: StrPath, header: Header, kept: Sequence[int]
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the number and the values of each volume to keep; only what is looked at is read."""
+def _map(path: StrPath, header: Header, kept: Sequence[int]) -> Iterator[Part]:
+    """Yield each volume to keep as one part; only what is looked at is read."""
     size, step = os.stat(path).st_size, header.volume_bytes  # noqa: PTH116
     if size < header.offset + step * header.n_volumes:
         there_is = max(size - header.offset, 0) // step
@@ -275,7 +296,8 @@ def _map(
     for number in kept:
         # A map for each volume, so that what was looked at does not stay in memory.
         where = header.offset + number * step
-        yield number, np.memmap(path, header.dtype, "r", where, (step // header.dtype.itemsize,))
+        shape = (step // header.dtype.itemsize,)
+        yield number, 0, np.memmap(path, header.dtype, "r", where, shape)
 
 
 def _scale(values: npt.NDArray[Any], header: Header) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laion_fmri.errors import ImageError, MismatchError
+from laion_fmri.subject import images
 from laion_fmri.subject.images import read_header, read_volume, read_voxels
 
 DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
@@ -81,8 +82,8 @@ def cases(draw):
 
 
 @pytest.mark.parametrize("way", ["isal", "gzip"])
-@given(case=cases(), data=st.data())
-def test_it_is_what_nibabel_reads(folder, way, case, data):
+@given(case=cases(), part=st.sampled_from([16, 64, 1 << 18]), data=st.data())
+def test_it_is_what_nibabel_reads(folder, way, case, part, data):
     """Any type, byte order, scaling, shape and mask."""
     content, name, mask = case
     file = folder / f"{way}-{name}"
@@ -93,6 +94,7 @@ def test_it_is_what_nibabel_reads(folder, way, case, data):
         image = nibabel.load(file, mmap=False)
         whole = np.asarray(image.dataobj).reshape(*image.shape[:3], -1, order="F")
         expected = whole[mask].T.astype("float32")
+        patch.setattr(images, "PART", part)
         found = read_voxels(file, mask, image.affine)
         assert (found.dtype, found.shape) == (np.dtype("float32"), expected.shape)
         np.testing.assert_array_equal(bits(found), bits(expected))
