@@ -170,7 +170,7 @@ def hurry(*, is_hurried: bool) -> Iterator[None]:
 
 
 def is_out_of_reach(error: BaseException | None) -> bool:
-    """Whether an error says that there is no way to a server, which has said nothing itself."""
+    """Whether an error says that a server cannot be reached, and has said nothing itself."""
     from botocore.exceptions import ConnectionClosedError
 
     if isinstance(error, ConnectionClosedError):

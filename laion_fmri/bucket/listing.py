@@ -165,7 +165,7 @@ class Bucket:
             outside += [name for name in new if name not in asked]
             seen.update(new)
             pages += 1
-            if len(found) <= kept_listings.MOST_KEYS:
+            if self.reach.keeps and len(found) <= kept_listings.MOST_KEYS:
                 found += (new[name] for name in new if name in asked)
             yield from (new[name] for name in new if name in asked)
             if not page.get("IsTruncated"):
@@ -191,7 +191,7 @@ class Bucket:
             page = self._ask(where)
 
     def _begin(self, question: Question, where: Mapping[str, str]) -> tuple[bool, dict[str, Any]]:
-        """Return the first page of a listing, or all of the kept one if there is no way to it.
+        """Return the first page of a listing, or all of the kept one if it cannot be had.
 
         With it, whether it is the kept one.
         """

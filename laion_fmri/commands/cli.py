@@ -93,8 +93,11 @@ class _Output:
 
     def close(self) -> str:
         """Put back the stream itself; return why it cannot be written, if so."""
-        with contextlib.suppress(OSError, ValueError):
-            self.flush()
+        with contextlib.suppress(ValueError):
+            try:
+                self.flush()
+            except OSError:  # Python would try again at its end, and exit with 120
+                self._send_nowhere()
         setattr(sys, self._name, self._stream)
         return self._why
 
@@ -105,9 +108,12 @@ class _Output:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
                 raise
             self._why = error.strerror or str(error)
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self._stream.fileno())
-            os.close(nothing)
+            self._send_nowhere()
+
+    def _send_nowhere(self) -> None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self._stream.fileno())
+        os.close(nothing)
 
 
 def make_parser() -> argparse.ArgumentParser:

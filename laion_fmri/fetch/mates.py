@@ -6,10 +6,10 @@ Only the standard library.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,24 +20,32 @@ from laion_fmri.config import STATE_DIR
 from laion_fmri.fetch.job import PROGRAM, JobSpec
 from laion_fmri.fetch.transfer import Transfer
 from laion_fmri.folder import kept
-from laion_fmri.folder.guard import KEPT, read_own_file
+from laion_fmri.folder.guard import ALIVE, KEPT, read_own_file
+from laion_fmri.folder.presence import has_others, lock
 
 #: In the folder of a run: the file with the groups, and the folder of what has been fetched.
 GROUPS, READY = "groups.json", "ready"
 #: The program of each job. Its first argument is the key; a shell is much quicker than Python.
+#: Beside another run nothing is moved: its Snakemake may remove the file, so it is kept as well.
 FETCH = """#!/bin/sh
+for run in {alive}/alive-*; do
+  [ "$run" = {own} ] || exec {transfer} "$@"
+done
 [ -e {ready}/"$1" ] && mv -f -- {kept}/"$1" {data}/"$1" 2> /dev/null && exit
 exec {transfer} "$@"
 """
 
 
-def write_program(run_dir: str, data_dir: str) -> None:
-    """Write the program ``fetch`` of the jobs into the folder of a run.
+def write_program(run_dir: str, data_dir: str, presence: str | None) -> None:
+    """Write the program ``fetch`` of the jobs into the folder of a run with the sign `presence`.
 
     What it is called does not change with the environment, nor with the folder of the pipeline: so
     neither do the commands of the rules, which Snakemake compares with those of the last run.
     """
+    alive = f"{data_dir}/{STATE_DIR}/{ALIVE}"
     words = {
+        "alive": shlex.quote(alive),
+        "own": shlex.quote(f"{alive}/{presence}"),
         "ready": shlex.quote(f"{run_dir}/{READY}"),
         "kept": shlex.quote(f"{data_dir}/{STATE_DIR}/{KEPT}"),
         "data": shlex.quote(data_dir),
@@ -46,6 +54,13 @@ def write_program(run_dir: str, data_dir: str) -> None:
     program = Path(run_dir, "fetch")
     write_atomically(program, FETCH.format(**words))
     program.chmod(0o700)
+
+
+def forget_groups(run_dir: str) -> None:
+    """Forget what earlier runs in the same folder have brought: it may be needed again."""
+    shutil.rmtree(Path(run_dir, READY), ignore_errors=True)
+    for file in Path(run_dir).glob("*.lock"):
+        file.unlink(missing_ok=True)
 
 
 class Groups(NamedTuple):
@@ -94,13 +109,13 @@ class JobOfOne(Transfer):
         if key == self.own:
             super()._place(key, staged, name, folder)
         else:
-            kept.keep(self.data_dir, key, self.staging, staged, moves=True)
+            kept.put_by(self.data_dir, key, self.staging, staged)
         mark = self._ready / key
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
 
     def _drop_kept(self) -> None:
-        if self.own in self.sizes:
+        if self.own in self.sizes and not has_others(self.data_dir, self.spec.presence):
             kept.drop(self.data_dir, self.own)
 
 
@@ -127,14 +142,8 @@ def run_job(run_dir: str, own: str, options: Sequence[str]) -> int:
 @contextlib.contextmanager
 def _begin(run_dir: str, group: str) -> Iterator[bool]:
     """Take a group, and say whether no other job has taken it before; in the end it is done."""
-    with open(Path(run_dir, f"{group}.lock"), "a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = not lock.tell()
-        except BlockingIOError:
-            is_free = False
-        except OSError:  # no locks here
-            is_free = not lock.tell()
+    with open(Path(run_dir, f"{group}.lock"), "a+b") as file:
+        is_free = lock(file) is not False and not file.tell()
         yield is_free
         if is_free:
-            lock.write(b"done")
+            file.write(b"done")

@@ -22,10 +22,8 @@ from laion_fmri.folder.presence import has_others
 from laion_fmri.folder.staging import sweep_staging
 
 
-def keep(data_dir: StrPath, key: str, staging: int, staged: str, *, moves: bool = False) -> None:
+def keep(data_dir: StrPath, key: str, staging: int, staged: str) -> None:
     """Link to the file `staged` in the open folder `staging`, which has arrived for `key`.
-
-    With `moves`, it is moved, and OSError raised if that does not work.
 
     Snakemake removes the outputs of a job before it starts, although another run may have fetched
     them by then, and those of a job that has failed, unless it is told to keep them.
@@ -33,11 +31,14 @@ def keep(data_dir: StrPath, key: str, staging: int, staged: str, *, moves: bool 
     with contextlib.suppress(OSError), _open_kept(data_dir, key, make=True) as (folder, name):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
-        if moves:
-            os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=folder)
-            return
         # Without hard links, nothing is kept.
         os.link(staged, name, src_dir_fd=staging, dst_dir_fd=folder, follow_symlinks=False)
+
+
+def put_by(data_dir: StrPath, key: str, staging: int, staged: str) -> None:
+    """Move the file `staged`, which has arrived for `key`, to where its own job looks for it."""
+    with _open_kept(data_dir, key, make=True) as (folder, name):
+        os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=folder)
 
 
 def recall(data_dir: StrPath, key: str, size: int, staging: int) -> bool:

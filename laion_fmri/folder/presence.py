@@ -23,8 +23,8 @@ class Presence:
                 # Others lock it to see whether it is held, and read nothing from it.
                 flags = os.O_RDWR | os.O_CREAT
                 self._file = os.fdopen(open_file(folder, self.name, flags, 0o644), "w")
-                is_held = _lock(self._file, fcntl.LOCK_EX)
-                if is_held and os.fstat(self._file.fileno()).st_nlink:
+                is_held = lock(self._file)
+                if is_held is not False and os.fstat(self._file.fileno()).st_nlink:
                     return
                 self._file.close()  # somebody was faster, and has locked or removed it
             raise OSError("no sign of this run stays in its place")
@@ -54,16 +54,16 @@ def has_others(data_dir: StrPath, own: str | None = None) -> bool:
 
 def _is_held(folder: int, name: str) -> bool:
     with contextlib.suppress(OSError), open(open_file(folder, name), "rb") as file:
-        if not _lock(file, fcntl.LOCK_SH):
+        if lock(file, fcntl.LOCK_SH) is False:
             return True
         os.unlink(name, dir_fd=folder)
     return False
 
 
-def _lock(file: IO[Any], kind: int) -> bool:
-    """Lock `file` unless another process holds it; where there are no locks, nobody does."""
+def lock(file: IO[Any] | int, kind: int = fcntl.LOCK_EX) -> bool | None:
+    """Lock `file` unless another process holds it: then False. None where there are no locks."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
-        return not isinstance(error, BlockingIOError)
+        return False if isinstance(error, BlockingIOError) else None
     return True

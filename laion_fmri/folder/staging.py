@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from laion_fmri.folder.guard import (
     open_state,
     remove_tree,
 )
+from laion_fmri.folder.presence import lock
 
 #: A file in each, locked while its transfer is alive.
 LOCK = "lock"
@@ -32,13 +32,13 @@ STALE = 3600.0
 def make_staging(data_dir: StrPath, name: str) -> Iterator[int]:
     """Make a locked folder whose name begins with `name`, open; remove it in the end."""
     with open_state(data_dir) as state, state.enter(PARTIAL) as partial:
-        folder, made, lock = _make_locked(partial, name)
+        folder, made, held = _make_locked(partial, name)
         try:
             yield folder
         finally:
             os.close(folder)
             remove_tree(partial, made)
-            os.close(lock)
+            os.close(held)
 
 
 def _make_locked(partial: int, name: str) -> tuple[int, str, int]:
@@ -51,10 +51,10 @@ def _make_locked(partial: int, name: str) -> tuple[int, str, int]:
                 raise
             continue
         with contextlib.suppress(FileExistsError, FileNotFoundError):
-            lock = open_new(folder, LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-            if _lock(lock) is not False and os.fstat(lock).st_nlink:
-                return folder, made, lock
-            os.close(lock)
+            held = open_new(folder, LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            if lock(held) is not False and os.fstat(held).st_nlink:
+                return folder, made, held
+            os.close(held)
         os.close(folder)
     raise OSError(errno.EAGAIN, "no staging folder stays in its place", name)
 
@@ -121,21 +121,12 @@ def sweep_staging(data_dir: StrPath) -> None:
             continue
         with contextlib.suppress(OSError):
             # Made if it is missing: whoever is about to make it then starts anew.
-            lock = open_file(folder, LOCK, os.O_RDWR | os.O_CREAT)
+            held = open_file(folder, LOCK, os.O_RDWR | os.O_CREAT)
             try:
-                is_free = _lock(lock)
+                is_free = lock(held)
                 if is_free is None:
                     is_free = time.time() - os.fstat(folder).st_mtime > STALE
                 if is_free:
                     remove_tree(partial, name)
             finally:
-                os.close(lock)
-
-
-def _lock(lock: int) -> bool | None:
-    """Lock a file, and return whether nobody else has; None where there are no locks."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if isinstance(error, BlockingIOError) else None
-    return True
+                os.close(held)

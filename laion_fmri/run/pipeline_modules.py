@@ -190,7 +190,8 @@ def _open(
         raise not_writable(Path(data_dir))
     make_own_folder(run_dir)
     opened.save()
-    write_program(opened.path, data_dir)
+    if not process.is_clone:
+        write_program(opened.path, data_dir, opened.presence)
     write_stamp(opened.path, data_dir, table.partial_keys())
     obstacles = tuple(f"{key}: {why}" for key, why in table.obstacles.items())
     made = Rules(
@@ -222,6 +223,7 @@ def follow(module: Module) -> None:
     module.data_dir, module.presence = here, Presence(here)
     module.rules.folder = replace(module.rules.folder, presence=module.presence.name)
     module.rules.folder.save()
+    write_program(module.rules.folder.path, module.rules.folder.data_dir, module.presence.name)
 
 
 def _list_values(values: Values) -> Values:

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from laion_fmri import dataset
 from laion_fmri.base.bids import parse_key
@@ -20,7 +19,7 @@ from laion_fmri.base.text import format_size
 from laion_fmri.errors import SelectionError
 from laion_fmri.fetch.aws import make_filters
 from laion_fmri.fetch.job import PROGRAM, Job
-from laion_fmri.fetch.mates import Groups
+from laion_fmri.fetch.mates import Groups, forget_groups
 from laion_fmri.folder.obstacles import Obstacles
 from laion_fmri.run.jobs import make_single, plan_jobs
 from laion_fmri.run.listing import Listing
@@ -32,6 +31,10 @@ from laion_fmri.selection.table import compare
 COMPLETE = "/dev/null/complete"
 #: The command that runs one fetch job, without its arguments.
 TRANSFER = (sys.executable, os.fspath(PROGRAM))
+
+
+#: Characters of a command that is shown.
+MOST_SHOWN = 4000
 
 
 class Rules:
@@ -74,7 +77,7 @@ class Rules:
         return [f"{self.folder.rule_dir}/{key}" for key in self.listing.selected]
 
     def check_reach(self) -> None:
-        """Raise BucketError for what is selected and missing, if there is no way to the bucket."""
+        """Raise BucketError for what is selected and missing, if the bucket cannot be reached."""
         folder, selected = self.folder, self.listing.selected
         if self.is_main and folder.bucket.reach.is_cut_off:
             missing = [
@@ -139,7 +142,10 @@ class Rules:
         return "\n".join([f"{text}:", *(f"  {key} ({format_size(n)})" for key, n in job.objects)])
 
     def spell_copy(self, job: Job) -> str:
-        """Return the command, to be read or pasted, that copies what a planned job fetches."""
+        """Return the command, to be read or pasted, that copies what a planned job fetches.
+
+        Many patterns are only counted: the shell line that it is shown in may not be of any length.
+        """
         source, target = f"s3://{self.folder.bucket.name}/", f"{self.folder.rule_dir}/"
         what: list[str] = []
         if job.prefix is None:
@@ -147,8 +153,12 @@ class Rules:
         else:
             place = job.prefix
             what = ["--recursive", *make_filters(job.patterns, job.exclusions)]
-        options = self.folder.bucket.aws_options()
-        return shlex.join(["aws", "s3", "cp", *options, *what, source + place, target + place])
+        start = ["aws", "s3", "cp", *self.folder.bucket.aws_options()]
+        end = [source + place, target + place]
+        said = shlex.join([*start, *what, *end])
+        if len(said) <= MOST_SHOWN:
+            return said
+        return f"{shlex.join([*start, '--recursive', *end])} with {len(job.patterns):,} patterns"
 
     def find_source(self, key: str, wanted: Callable[[], Iterable[str]]) -> str:
         """Return where the object `key` comes from; `wanted` are the keys that have a job.
@@ -156,17 +166,21 @@ class Rules:
         Snakemake asks for it again when a job is about to start. It knows all jobs by then, so that
         what they fetch can be shared out.
         """
-        if self.is_main and key not in self._groups and (keys := {*wanted()}):
-            self._plan({key, *keys} - self._groups.keys())
+        self._share_out(key, wanted)
         return f"s3://{self.folder.bucket.name}/{key}"
 
     def find_minutes(self, key: str, wanted: Callable[[], Iterable[str]]) -> int:
         """Return the time to ask a cluster for: that of all that is fetched with `key`."""
-        self.find_source(key, wanted)
+        self._share_out(key, wanted)
         return self._groups.get(key, make_single(key, self.listing.find_size(key) or 0)).minutes
 
-    def _plan(self, keys: set[str]) -> None:
-        """Share out `keys` as jobs, of which the first that starts fetches what all are for."""
+    def _share_out(self, key: str, wanted: Callable[[], Iterable[str]]) -> None:
+        """Put `key`, and all that is `wanted` by now, into groups that are fetched together."""
+        if not self.is_main or key in self._groups or not (keys := {*wanted()}):
+            return
+        keys = {key, *keys} - self._groups.keys()
+        if not self._groups:
+            forget_groups(self.folder.path)
         sizes = {key: self.listing.find_size(key) or 0 for key in sorted(keys)}
         jobs = plan_jobs(
             sizes.items(), self.listing.keys, self.workers, os.cpu_count() or 1, self.listing.trees
@@ -178,10 +192,6 @@ class Rules:
             self._groups |= {key: job for key, _ in job.objects}
         names = {key: job.name for key, job in self._groups.items()}
         Groups(self.folder.aws, names).save(self.folder.path)
-
-    def name_single(self, wildcards: Any) -> str:
-        """Say which single object a pipeline has named; Snakemake's `wildcards` have its key."""
-        return f"{wildcards.key} ({format_size(self.listing.find_size(wildcards.key) or 0)})"
 
 
 def load_rules(path: Path, *, is_main: bool, rules: Sequence[str] | None = None) -> Rules:

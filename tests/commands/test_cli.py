@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from helpers import (
     sandbox,
     write_tree,
 )
+
+from laion_fmri.commands.cli import _Output
 
 FLAGS = ["--subject", "--ses", "--task", "--space", "--desc", "--stat", "--suffix", "--extension"]
 MORE_FLAGS = ["--run", "--include-stimuli", "--n-jobs", "--data-dir", "--dry-run", "--quiet"]
@@ -305,3 +308,16 @@ def test_reader_that_stops_reading_is_not_an_error(tiny, tmp_path):
         LAION_FMRI_DATA_DIR=tmp_path,
     )
     assert done.stderr == ""
+
+
+def test_what_a_terminal_that_is_gone_has_not_taken_is_dropped(monkeypatch):
+    """Python would try once more at its end, fail, and exit with a status of its own, 120."""
+    screen, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        output = _Output("stdout")
+        output.write("half a line")
+        os.close(screen)
+        assert output.close() == ""
+        assert sys.stdout is stream
+        stream.flush()

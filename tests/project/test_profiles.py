@@ -76,6 +76,7 @@ def test_snakemake_knows_every_option(name, tiny, tmp_path):
     """A dry run with the profile, as it is shipped, plans what is to be fetched."""
     plugin = f"snakemake_executor_plugin_{name.replace('-', '_')}"
     if importlib.util.find_spec(plugin) is None:
+        # Without it Snakemake does not know the options of the profile.
         pytest.skip(f"{plugin} is not installed")
     data_dir = tmp_path / "data"
     data_dir.mkdir()

@@ -239,6 +239,7 @@ def start(
     if way == "host":
         workflow = REPO / "workflow" / "Snakefile"
         (folder / "Snakefile").write_text(HOST.format(workflow=workflow) + COUNT)
+        config["fetch_workers"] = n_jobs
         content = yaml.safe_dump({"laion": config, "keys": sorted(keys)})
         (folder / "config.yaml").write_text(content)
     return Started([*python, "-m", "snakemake", "--cores", n_jobs], folder, **settings)

@@ -27,6 +27,7 @@ from helpers import (
 )
 
 PLUGIN = "snakemake-executor-plugin-cluster-generic"
+# It comes with the extra for tests; a user's environment need not have it.
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(PLUGIN.replace("-", "_")) is None, reason=f"{PLUGIN} is not installed"
 )

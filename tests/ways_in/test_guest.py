@@ -1,6 +1,7 @@
 """A guest in somebody's pipeline: it brings what the rules ask for, and leaves the rest to them."""
 
 import re
+import shutil
 from pathlib import Path
 from textwrap import dedent
 
@@ -253,3 +254,19 @@ def test_folders_named_by_path_are_listed_together(bench, tmp_path):
     snakemake(host, "-n")
     listed = [e.query.get("prefix") for e in bench.exchanges if not e.key and e.method == "GET"]
     assert sorted(listed) == [f"{DERIVATIVES}/{subject}/" for subject in SUBJECTS]
+
+
+def test_files_that_are_needed_again_are_fetched_together(bench, tmp_path):
+    """What an earlier run has brought, and the user has removed, costs few starts of aws again."""
+    keys = [name_table("sub-03", session) for session in range(1, 13)]
+    host = make_host(tmp_path / "host", copy_rule(keys))
+    listings = []
+    for _ in range(2):
+        snakemake(host, "-F")
+        listings.append(sum(1 for e in bench.exchanges if not e.key))
+        if len(listings) == 1:
+            shutil.rmtree(host / "data" / "derivatives")
+            bench.clear()
+    assert read_tree(host / "data") == {key: OBJECTS[key] for key in keys}
+    assert bench.gets_by_key() == dict.fromkeys(keys, 1)
+    assert listings[1] <= listings[0]  # each aws lists a folder

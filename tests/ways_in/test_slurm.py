@@ -152,6 +152,7 @@ def test_python_gets_the_report(slurm, profile, tiny, tiny_objects, tmp_path):
 GENERIC = "snakemake_executor_plugin_cluster_generic"
 
 
+# Without the plugin Snakemake does not know the profile's options.
 @pytest.mark.skipif(importlib.util.find_spec(GENERIC) is None, reason=f"{GENERIC} is missing")
 def test_profile_for_any_scheduler_has_commands_that_slurm_knows(
     slurm, tiny, tiny_objects, tmp_path

@@ -6,7 +6,8 @@ if MODULE.is_first:
         input:
             needs_object,
         output:
-            f"{RULES.folder.rule_dir}/{{key}}",
+            # Not removed before the job starts: another run may have fetched it for both.
+            update(f"{RULES.folder.rule_dir}/{{key}}"),
         log:
             RULES.log("{key}.log"),
         wildcard_constraints:
