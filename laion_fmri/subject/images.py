@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 Part = tuple[int, int, npt.NDArray[Any]]
 #: Bytes that are decompressed at once: few enough to stay in the cache of a processor, and whole
 #: values of any type.
-PART = 1 << 18
+PART = 1 << 19
 #: How far two affines may differ and be those of one grid, in mm.
 TOLERANCE = 1e-3
 #: Bytes at the beginning of a file that hold the header of NIfTI-1 and of NIfTI-2.
@@ -270,19 +270,16 @@ def _read_volumes(
 
 
 def _decompress(stream: Any, header: Header, path: StrPath) -> Iterator[Part]:
-    """Yield each volume in parts, in the same memory again and again."""
-    buffer = bytearray(min(PART, header.volume_bytes))
-    values, view = np.frombuffer(buffer, header.dtype), memoryview(buffer)
+    """Yield each volume in parts."""
+    width = header.dtype.itemsize
     for number in range(header.n_volumes):
         for start in range(0, header.volume_bytes, PART):
-            size, filled = min(PART, header.volume_bytes - start), 0
-            while filled < size:
-                count = stream.readinto(view[filled:size])
-                if not count:
-                    raise _damaged(path, f"it ends in volume {number + 1} of {header.n_volumes}")
-                filled += count
-            width = header.dtype.itemsize
-            yield number, start // width, values[: size // width]
+            size = min(PART, header.volume_bytes - start)
+            # Not `readinto`, which the standard class makes of `read` and a copy.
+            content = stream.read(size)
+            if len(content) < size:
+                raise _damaged(path, f"it ends in volume {number + 1} of {header.n_volumes}")
+            yield number, start // width, np.frombuffer(content, header.dtype)
     while stream.read(1 << 16):  # up to the checksum, which is compared
         pass
 
