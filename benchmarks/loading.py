@@ -2,7 +2,9 @@
 
 The image is like the real ones: 143 x 143 x 143 x 120, float32, noise within a brain mask, gzip.
 It is made once. Each case runs in a process of its own, whose largest resident memory is taken;
-the cases take turns, and a ratio is the median of those of the rounds. Needs the extra ``load``::
+the cases take turns, and a ratio is the median of those of the rounds. CPU time, of the user and the
+system, stands beside the wall time: on a busy machine it is what can be compared. Needs the extra
+``load``::
 
     python -m benchmarks.loading FOLDER [--rounds 5]
 """
@@ -145,17 +147,18 @@ def measure(name: str, folder: Path) -> dict[str, float]:
 
 def report(found: dict[str, list[dict[str, float]]]) -> str:
     """Return the table of the goals."""
-    lines = ["| case | time | share | to reach | peak MiB | share | to reach |"]
-    lines += ["| --- |" + " --- |" * 6]
+    lines = ["| case | wall | share | CPU share | to reach | peak MiB | share | to reach |"]
+    lines += ["| --- |" + " ---: |" * 7]
     for text, ours, other, time_goal, memory_goal in GOALS:
         pairs = list(zip(found[ours], found[other], strict=True))
-        times, peaks = (median(a[k] / b[k] for a, b in pairs) for k in ("wall", "peak"))
+        wall, cpu, peaks = (median(a[k] / b[k] for a, b in pairs) for k in ("wall", "cpu", "peak"))
         seconds = " / ".join(f"{median(r['wall'] for r in found[n]):.2f} s" for n in (ours, other))
         memory = " / ".join(
             f"{median(r['peak'] for r in found[n]) / 2**20:.0f}" for n in (ours, other)
         )
         goals = ["" if goal is None else f"{goal}" for goal in (time_goal, memory_goal)]
-        row = (text, seconds, f"{times:.3f}", goals[0], memory, f"{peaks:.3f}", goals[1])
+        shares = (f"{wall:.2f}", f"{cpu:.2f}", goals[0])
+        row = (text, seconds, *shares, memory, f"{peaks:.3f}", goals[1])
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

@@ -28,6 +28,10 @@ _HOMES = {
     "download_segmentations": "download",
     "download_stimuli": "download",
     "key_table": "keys",
+    "Group": "group",
+    "load_subject": "subject",
+    "load_subjects": "group",
+    "Subject": "subject",
     "remove": "removal",
 }
 _CALLABLE = ("download", "status", "verify")

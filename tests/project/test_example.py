@@ -94,7 +94,7 @@ def score_session(objects: dict[str, bytes], sub: str, ses: str, config: dict) -
     rows = list(csv.DictReader(io.StringIO(objects[keys["trials"]].decode()), delimiter="\t"))
     train = [n for n, row in enumerate(rows) if row["run"] in ("1", "3")]
     test = [n for n, row in enumerate(rows) if row["run"] == "2"]
-    trials = {n: [m for m in train if rows[m]["stimulus"] == rows[n]["stimulus"]] for n in test}
+    trials = {n: [m for m in train if rows[m]["label"] == rows[n]["label"]] for n in test}
     test = [n for n in test if trials[n]]
     scores = np.full(r2.shape, np.nan)
     for voxel in np.argwhere(r2 >= config["min_r2"]):
@@ -205,7 +205,7 @@ def test_tables_and_maps_as_published(example, server, bucket, objects, tmp_path
     keys = keys_of("sub-03", "ses-01")
     rows = list(csv.DictReader(io.StringIO(objects[keys["trials"]].decode()), delimiter="\t"))
     table = [("session", "run", "beta_index", "label")]
-    table += [("ses-01", row["run"], row["trial_index"], row["stimulus"]) for row in rows]
+    table += [("ses-01", row["run"], row["beta_index"], row["label"]) for row in rows]
     betas = nibabel.Nifti1Image.from_bytes(gzip.decompress(objects[keys["betas"]]))
     values = betas.get_fdata(dtype="float32")
     values[6, 7, 5, 3] = np.nan

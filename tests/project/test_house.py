@@ -42,6 +42,7 @@ PUBLIC = (
     *("discovery:get_subjects", "discovery:get_rois", "discovery:describe"),
     *("discovery:inspect_bucket", "discovery:list_entities"),
     *("pipeline:target", "pipeline:targets", "pipeline:expand_targets"),
+    *("subject:load_subject", "subject:Subject", "group:load_subjects", "group:Group"),
     *("verify:verify", "status:status", "removal:remove"),
     *("manifest:Entry", "manifest:read_manifest", "manifest:write_manifest"),
     *("sample:serve_sample", "sample:sample_objects", "sample:SampleServer"),
