@@ -2,9 +2,9 @@
 
 The image is like the real ones: 143 x 143 x 143 x 120, float32, noise within a brain mask, gzip.
 It is made once. Each case runs in a process of its own, whose largest resident memory is taken;
-the cases take turns, and a ratio is the median of those of the rounds. CPU time, of the user and the
-system, stands beside the wall time: on a busy machine it is what can be compared. Needs the extra
-``load``::
+the cases take turns, and a ratio is the median of those of the rounds. CPU time, of the user and
+the system, stands beside the wall time: on a busy machine it is what can be compared. Needs the
+extra ``load``::
 
     python -m benchmarks.loading FOLDER [--rounds 5]
 """

@@ -128,6 +128,8 @@ def read_voxels(
                     targets, sources = places.find(start, len(values))
                     if len(targets):
                         rows[number][targets] = _scale(np.take(values, sources), header)
+                # So that the next part takes the same memory, which is still in the cache.
+                del values
     return result
 
 
@@ -275,13 +277,20 @@ def _decompress(stream: Any, header: Header, path: StrPath) -> Iterator[Part]:
     for number in range(header.n_volumes):
         for start in range(0, header.volume_bytes, PART):
             size = min(PART, header.volume_bytes - start)
-            # Not `readinto`, which the standard class makes of `read` and a copy.
-            content = stream.read(size)
-            if len(content) < size:
-                raise _damaged(path, f"it ends in volume {number + 1} of {header.n_volumes}")
-            yield number, start // width, np.frombuffer(content, header.dtype)
+            # Not kept here, see read_voxels; not `readinto`, which GzipFile makes of `read` and a
+            # copy.
+            yield number, start // width, _read_part(stream, size, header, path, number)
     while stream.read(1 << 16):  # up to the checksum, which is compared
         pass
+
+
+def _read_part(
+    stream: Any, size: int, header: Header, path: StrPath, number: int
+) -> npt.NDArray[Any]:
+    content = stream.read(size)
+    if len(content) < size:
+        raise _damaged(path, f"it ends in volume {number + 1} of {header.n_volumes}")
+    return np.frombuffer(content, header.dtype)
 
 
 def _map(path: StrPath, header: Header, kept: Sequence[int]) -> Iterator[Part]:

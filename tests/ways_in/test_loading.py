@@ -1,18 +1,20 @@
-"""Loading: each accessor gives what an independent reading by nibabel gives, and bad input a line."""
+"""Loading: accessors give what an independent reading by nibabel gives; bad input is one line."""
 
 from __future__ import annotations
 
 import gzip
 import importlib.util
 import re
+import sys
 import warnings
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import write_tree
+from helpers import run, write_tree
 
+from laion_fmri.config import dataset_initialize
 from laion_fmri.errors import (
     DataDirError,
     DataNotDownloadedError,
@@ -211,6 +213,73 @@ def test_a_group(here, objects):
             load_subjects(bad, here, fetch=False)
     with pytest.raises(SelectionError, match="'sub-07' is not in the group; there is: sub-01"):
         group["sub-07"]
+
+
+def test_lines_of_the_first_package_run_unchanged(here, tmp_path):
+    """Its documented names, keywords and results, one after the other."""
+    dataset_initialize(here)
+    code = """
+import numpy as np
+from laion_fmri.config import dataset_initialize, get_data_dir
+from laion_fmri.group import load_subjects
+from laion_fmri.subject import load_subject
+
+sub = load_subject("sub-03")
+assert load_subject("03").subject_id == sub.subject_id == "sub-03"
+sessions = sub.get_sessions()
+brain_mask = sub.get_brain_mask()
+brain_mask = sub.get_brain_mask(source="rsquare")
+brain_mask = sub.get_brain_mask(source="anatomical", res=None)
+n_voxels = sub.get_n_voxels()
+betas = sub.get_betas(session="ses-01")
+assert betas.shape == (30, n_voxels) and betas.dtype == np.float32
+betas = sub.get_betas(session="ses-01", streaming=True)
+betas = sub.get_betas(session="ses-01", roi="FFA1")
+betas = sub.get_betas(session="ses-01", roi=["FFA1", "V1"], streaming=True)
+betas = sub.get_betas(session="ses-01", roi="face", nc_threshold=20)
+betas = sub.get_betas(session="ses-01", mask=sub.get_roi_mask("FFA1"))
+shared = sub.get_betas(session="ses-01", stimuli="shared")
+unique = sub.get_betas(session="ses-01", stimuli="unique", mask_source="rsquare")
+assert len(shared) + len(unique) == 30
+by_session = sub.get_betas(session=["ses-01", "ses-02"], roi="FFA1")
+assert list(by_session) == ["ses-01", "ses-02"]
+trials = sub.get_trial_info(session="ses-01")
+assert {"session", "run", "beta_index", "label"} <= set(trials.columns)
+assert list(sub.get_trial_info(session=["ses-01", "ses-02"])) == ["ses-01", "ses-02"]
+assert len(sub.metadata) == 30 * len(sessions)
+roi_mask = sub.get_roi_mask("FFA1")
+assert roi_mask.shape == (n_voxels,)
+roi_masks = sub.get_roi_masks(["FFA1", "V1"])
+assert sub.get_roi_mask("all").sum() >= sub.get_roi_mask("face").sum()
+rois = sub.get_available_rois(category="face")
+categories = sub.get_available_categories()
+data = sub.get_roi_data("FFA1", format="gii", hemi="L")
+ceiling = sub.get_noise_ceiling(session="ses-01")
+ceiling = sub.get_noise_ceiling(desc="Noiseceiling4rep")
+coordinates = sub.get_voxel_coordinates()
+assert coordinates.shape == (n_voxels, 3)
+sub.to_nifti(ceiling, OUT)
+subjects = load_subjects(["sub-01", "sub-03"])
+for subject_id, subject in subjects:
+    assert subject.subject_id == subject_id
+assert list(subjects.get_shared_betas(session="ses-01")) == ["sub-01", "sub-03"]
+"""
+    exec(code, {"OUT": tmp_path / "ceiling.nii.gz"})
+    assert (tmp_path / "ceiling.nii.gz").exists()
+
+
+def test_names_of_the_package():
+    """They can be had from it, and it takes neither numpy nor nibabel for that."""
+    code = (
+        "import sys, laion_fmri\n"
+        "names = {'load_subject', 'load_subjects', 'Subject', 'Group'}\n"
+        "assert names <= set(dir(laion_fmri))\n"
+        "assert not {'numpy', 'nibabel', 'pandas'} & set(sys.modules)\n"
+        "from laion_fmri.subject import Subject\n"
+        "assert laion_fmri.Subject is Subject\n"
+    )
+    done = run([sys.executable, "-W", "error", "-c", code])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_nan_stays(sub, here, objects, brain):
