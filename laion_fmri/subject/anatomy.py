@@ -46,6 +46,17 @@ class Anatomy:
         res : str or None
             Of the anatomical mask; None is the full resolution.
 
+        Returns
+        -------
+        numpy.ndarray of bool
+            ``(x * y * z,)``; ``reshape`` with the shape of the image gives the grid.
+
+        Raises
+        ------
+        SelectionError
+            If the source is another one, or the mask is empty.
+        DataNotDownloadedError, ImageError
+
         Warns
         -----
         SelectionWarning
@@ -54,7 +65,10 @@ class Anatomy:
         return self._brain(source, res).values.ravel()
 
     def get_n_voxels(self, source: str = "anatomical") -> int:
-        """Return how many voxels the brain mask has, see :meth:`get_brain_mask`."""
+        """Return how many voxels the brain mask has, with the files and errors of its method.
+
+        See :meth:`get_brain_mask`.
+        """
         return self._brain(source).n_voxels
 
     def get_roi_mask(self, query: str | list[str], mask_source: str = "anatomical") -> Bools:
@@ -65,6 +79,8 @@ class Anatomy:
         query : str or list of str
             A label (``"FFA1"`` or ``"FFA-1"``), a category (``"face"``), ``"all"``, or a list of
             these.
+        mask_source : {"anatomical", "rsquare"}
+            The brain mask, see :meth:`get_brain_mask`.
 
         Returns
         -------
@@ -76,6 +92,11 @@ class Anatomy:
         ------
         SelectionError
             If there is no such label or category; the message lists both.
+        InputTypeError
+            If a label is not a str.
+        MismatchError
+            If a mask lies on another grid than the brain mask.
+        DataNotDownloadedError, ImageError
         """
         masks = self._read_rois(query, self._brain(mask_source))
         return unite(masks.values())
@@ -83,11 +104,18 @@ class Anatomy:
     def get_roi_masks(
         self, query: str | list[str], mask_source: str = "anatomical"
     ) -> dict[str, Bools]:
-        """Return label -> its mask, see :meth:`get_roi_mask`."""
+        """Return label -> its mask, bool ``(n_brain_voxels,)``.
+
+        Files, arguments and errors are those of :meth:`get_roi_mask`.
+        """
         return self._read_rois(query, self._brain(mask_source))
 
     def get_available_rois(self, category: str | None = None) -> list[str]:
-        """Return the labels, all or those of a category, without hyphens, sorted."""
+        """Return the labels, all or those of a category, without hyphens, sorted.
+
+        They are those of the masks in ``derivatives/rois/sub-XX/<category>/``: what is here, and
+        with ``fetch`` what the bucket has. Another category is a SelectionError that lists all.
+        """
         if category is not None:
             return self._regions.find_labels_of(category)
         return sorted(set().union(*self._regions.list_known().values()))
@@ -120,6 +148,12 @@ class Anatomy:
             ``*_space-T1w_res-1pt8_label-<label>_mask.nii.gz``; for a surface, a dict by hemisphere:
             of ``*_space-fsnative_label-<label>_mask.func.gii`` float32, one value a vertex; of
             ``.label`` the numbers of its vertices.
+
+        Raises
+        ------
+        SelectionError
+            If there is no such region, format or hemisphere; the message lists what there is.
+        InputTypeError, DataNotDownloadedError, ImageError
         """
         _check_choice("format", format, _FORMATS)
         _check_choice("hemi", hemi, ("L", "R"))
@@ -140,17 +174,25 @@ class Anatomy:
     def get_t1w(self, res: str | None = RESOLUTION) -> Floats:
         """Return the T1w image: float32 ``(x, y, z)`` in the scanner's units.
 
-        ``derivatives/anatomical/sub-XX/**/*_space-T1w[_res-1pt8]_T1w.nii.gz``; None is the full
-        resolution.
+        It is ``derivatives/anatomical/sub-XX/**/*_space-T1w[_res-1pt8]_T1w.nii.gz``; ``res=None``
+        is the full resolution. Raises DataNotDownloadedError or ImageError.
         """
         return read_volume(self._files.need(anatomical_of("T1w", res))[0])[0]
 
     def get_t2w(self, res: str | None = RESOLUTION) -> Floats:
-        """Return the T2w image: as :meth:`get_t1w`, ``*_T2w.nii.gz``."""
+        """Return the T2w image: float32 ``(x, y, z)`` in the scanner's units.
+
+        It is ``derivatives/anatomical/sub-XX/**/*_space-T1w[_res-1pt8]_T2w.nii.gz``; ``res=None``
+        is the full resolution. Raises DataNotDownloadedError or ImageError.
+        """
         return read_volume(self._files.need(anatomical_of("T2w", res))[0])[0]
 
     def get_voxel_coordinates(self, mask_source: str = "anatomical") -> npt.NDArray[np.float64]:
-        """Return where each voxel of the brain mask lies: ``(n_voxels, 3)``, x, y, z in mm."""
+        """Return where each voxel of the brain mask lies: ``(n_voxels, 3)``, x, y, z in mm.
+
+        float64, from the affine of the mask's image. Files and errors are those of
+        :meth:`get_brain_mask`.
+        """
         brain = self._brain(mask_source)
         places = np.argwhere(brain.values) @ brain.affine[:3, :3].T + brain.affine[:3, 3]
         return np.asarray(places, np.float64)
@@ -170,6 +212,16 @@ class Anatomy:
         Returns
         -------
         pathlib.Path
+            The image, on the grid of the brain mask.
+
+        Raises
+        ------
+        MismatchError
+            If there is not one value for each voxel of the brain.
+        SelectionError
+            If the name does not end like that of an image.
+        DataDirError
+            If the image cannot be written.
         """
         brain, given = self._brain(mask_source), np.asarray(values)
         file = expand_path(path)

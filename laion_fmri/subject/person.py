@@ -102,7 +102,10 @@ class Subject(Anatomy):
         return f"Subject({self.subject_id!r}, {str(self._files.data_dir)!r})"
 
     def get_sessions(self) -> list[str]:
-        """Return the sessions of which betas are here, such as ``["ses-01"]``, sorted."""
+        """Return the sessions of which betas are here, such as ``["ses-01"]``, sorted.
+
+        They are those with ``ses-YY/func/*_desc-SingletrialBetas_statmap.nii.gz``.
+        """
         return self._files.list_sessions()
 
     def get_betas(
@@ -191,7 +194,15 @@ class Subject(Anatomy):
         Returns
         -------
         numpy.ndarray of float32
-            ``(n_brain_voxels,)``
+            ``(n_brain_voxels,)``, 0 to 100.
+
+        Raises
+        ------
+        SelectionError
+            If neither a session nor a desc is given.
+        DataNotDownloadedError
+            If there is no such map; the message lists those that are here.
+        MismatchError, ImageError
         """
         if session is None and desc is None:
             raise SelectionError(
@@ -220,7 +231,8 @@ class Subject(Anatomy):
         Raises
         ------
         MismatchError
-            If the table has another length than the image, if that is here.
+            If the table has another length than the image, if that is here, or is no table.
+        DataNotDownloadedError, SelectionError, InputTypeError
         """
         found = read_trials(self._files, by_session(session))
         return next(iter(found.values())) if isinstance(session, str) else found
@@ -229,7 +241,8 @@ class Subject(Anatomy):
     def metadata(self) -> "pd.DataFrame":
         """The trial tables of all sessions in one, in the order of the sessions.
 
-        A column ``session`` is added where the tables have none.
+        Those are ``ses-YY/func/*_desc-SingletrialBetas_trials.tsv``. A column ``session`` is added
+        where the tables have none. Errors are those of :meth:`get_trial_info`.
         """
         return read_all_trials(self._files)
 

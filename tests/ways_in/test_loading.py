@@ -388,6 +388,13 @@ def test_bad_input_is_one_line(sub, name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_number_of_jobs_that_cannot_be_is_told(sub, objects, brain):
+    """The sessions are read all the same."""
+    with pytest.warns(UserWarning, match="n_jobs=0 should be a whole number from 1 on; using 1"):
+        found = sub.get_betas(["ses-01", "ses-02"], n_jobs=0)
+    same(found["ses-02"], read(objects, betas_key("02"))[brain].T)
+
+
 def test_damaged_files_are_named(sub, here, objects):
     """An image cut short, one on another grid, one of another length than its table."""
     image = here / betas_key()
