@@ -31,6 +31,10 @@ _HOMES = {
     "logout": "download",
     "paths": "download",
     "key_table": "keys",
+    "Group": "group",
+    "load_subject": "subject",
+    "load_subjects": "group",
+    "Subject": "subject",
     "remove": "removal",
 }
 _CALLABLE = ("download", "status", "verify")

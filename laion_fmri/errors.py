@@ -77,6 +77,18 @@ class MissingDependencyError(LaionFmriError, ImportError):
     """An optional part of the package needs an extra that is not installed."""
 
 
+class DataNotDownloadedError(LaionFmriError, FileNotFoundError):
+    """A file that is to be loaded is not here; the message has the command that fetches it."""
+
+
+class ImageError(LaionFmriError, OSError):
+    """An image that cannot be read, since it is cut short, damaged or of another kind."""
+
+
+class MismatchError(LaionFmriError, ValueError):
+    """Two things that have to fit and do not: masks, grids, tables; both sizes are named."""
+
+
 class WorkflowFailedError(LaionFmriError, RuntimeError):
     """Snakemake stopped before it could start fetching."""
 

@@ -23,6 +23,8 @@ RAW_SUBJECT = "sub-05"
 SESSIONS = ("ses-01", "ses-02", "ses-04", "ses-31")
 
 _GRID, _TRIALS, _RUNS, _STIMULI = (12, 14, 10), 30, 3, 6
+# As in the published tables: images that every subject sees, and others.
+_IMAGES = [f"{'shared' if n < 4 else 'unique'}_{n:05d}.jpg" for n in range(_STIMULI)]
 _MODELS = ("CLIP", "DINOv2", "PEcore", "SigLIP2")
 # Categories are folders, and labels have a hyphen.
 _ROIS = {"face": ("FFA-1", "pSTS-faces"), "retinotopy": ("V1",)}
@@ -62,16 +64,15 @@ def _build_stimuli() -> dict[str, bytes]:
     import numpy as np
 
     rng = np.random.default_rng(0)
-    images = [f"img_{index:05d}.jpg" for index in range(_STIMULI)]
     objects = {
         "images_stimuli.h5": _hdf5(images=[[[188] * 8] * 8] * _STIMULI),
-        "images_metadata.csv": _csv(("stimulus", "width"), *((image, 8) for image in images)),
+        "images_metadata.csv": _csv(("stimulus", "width"), *((image, 8) for image in _IMAGES)),
         "images_desc-captions.csv": _csv(
-            ("stimulus", "caption"), *((image, "a grey square") for image in images)
+            ("stimulus", "caption"), *((image, "a grey square") for image in _IMAGES)
         ),
         "images_desc-segmentations.h5": _hdf5(masks=[[[1] * 8] * 8] * _STIMULI),
         "images_desc-segmentations_metadata.csv": _csv(
-            ("stimulus", "segment"), *((image, "square") for image in images)
+            ("stimulus", "segment"), *((image, "square") for image in _IMAGES)
         ),
     }
     for model in _MODELS:
@@ -206,11 +207,14 @@ def _build_session(stem: str, number: int, brain: Any, rng: Any) -> tuple[Any, d
     ridge = rng.uniform(0.05, 1, _GRID) * brain
     betas = rng.normal(0, 1.5, (*_GRID, _TRIALS)) * brain[..., None]
     shown = rng.permutation(np.arange(_TRIALS) % _STIMULI).tolist()
-    trials: list[Any] = [("trial_index", "run", "onset", "duration", "stimulus", "repetition")]
+    session = stem.split("_")[1]
+    names = ("session", "run", "beta_index", "label", "onset", "duration", "repetition")
+    trials: list[Any] = [names]
     for trial, image in enumerate(shown):
         run, position = divmod(trial, _TRIALS // _RUNS)
         seen = number * _TRIALS // _STIMULI + shown[: trial + 1].count(image)
-        trials.append((trial, run + 1, 8 + 4.0 * position, 2.5, f"img_{image:05d}.jpg", seen))
+        row = (session, run + 1, trial, _IMAGES[image], 8 + 4.0 * position, 2.5, seen)
+        trials.append(row)
     files = {f"figures/{stem}{n}.png": b85decode(_PNG) for n in ("dnoise", "hrf", "r2", "ridge")}
     stem += "task-images_"
     t1w = stem + "space-T1w_"

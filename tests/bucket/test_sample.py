@@ -304,15 +304,16 @@ def test_trials_describe_the_volumes_of_the_betas(objects, sub, ses):
     betas = t1w_of(objects, sub, ses, BETAS)
     rows = rows_of(objects, name_of("{stem}_desc-SingletrialBetas_trials.tsv", sub, ses))
     assert betas.shape == (12, 14, 10, len(rows))
-    names = ["trial_index", "run", "onset", "duration", "stimulus", "repetition"]
+    names = ["session", "run", "beta_index", "label", "onset", "duration", "repetition"]
     assert names == list(rows[0])
-    assert list(range(30)) == [int(row["trial_index"]) for row in rows]
+    assert list(range(30)) == [int(row["beta_index"]) for row in rows]
+    assert {ses} == {row["session"] for row in rows}
     times = [(int(row["run"]), float(row["onset"])) for row in rows]
     assert times == sorted(set(times))
     assert {run for run, _ in times} == {1, 2, 3}
     assert all(0 < float(row["duration"]) < 4 for row in rows)
     known = {row["stimulus"] for row in csv_of(objects, "stimuli/task-images_metadata.csv")}
-    assert {row["stimulus"] for row in rows} == known
+    assert {row["label"] for row in rows} == known
 
 
 def test_repetitions_go_on_from_session_to_session(objects):
@@ -322,7 +323,7 @@ def test_repetitions_go_on_from_session_to_session(objects):
         for row in rows_of(
             objects, name_of("{stem}_desc-SingletrialBetas_trials.tsv", "sub-03", ses)
         ):
-            seen.setdefault(row["stimulus"], []).append(int(row["repetition"]))
+            seen.setdefault(row["label"], []).append(int(row["repetition"]))
     assert len(seen) == 6
     assert all(times == list(range(1, 21)) for times in seen.values())
 
@@ -397,7 +398,7 @@ def test_tables_agree_with_the_tree(objects):
     tables = {key: csv_of(objects, key) for key in objects if key.endswith(".csv")}
     assert len(tables) == 3
     assert {tuple(row["stimulus"] for row in rows) for rows in tables.values()} == {
-        tuple(f"img_{index:05d}.jpg" for index in range(6))
+        (*(f"shared_0000{n}.jpg" for n in range(4)), "unique_00004.jpg", "unique_00005.jpg")
     }
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import REPO, run, run_command
+from matplotlib.image import imread
 from nbclient import NotebookClient
 from pages import (
     NOT_RUN,
@@ -195,12 +196,28 @@ def test_three_commands_of_the_readme_bring_a_table_of_trials(
     assert done.returncode == 0, done.stdout + done.stderr
     table = tmp_path / "laion_fmri_data" / TRIALS
     assert table.read_bytes() == objects[TRIALS]
-    assert list(pd.read_csv(table, sep="\t")["trial_index"]) == list(range(30))
+    assert list(pd.read_csv(table, sep="\t")["beta_index"]) == list(range(30))
     _, printed, code, shown, *_ = read_blocks(REPO / "docs" / "index.md")
     where = printed.text.replace("/home/me", str(tmp_path))
     check_output(printed, where, done.stdout + done.stderr)
     python = [environment / "bin" / "python", "-W", "error", "-c", code.text]
     check_output(shown, shown.text, run(python, cwd=tmp_path, PYTHONPATH="").stdout)
+
+
+def test_five_lines_make_the_figure_of_the_first_page(light: SampleServer, tmp_path: Path) -> None:
+    """Followed from an empty home, they draw what is stored beside the page."""
+    blocks = list(read_blocks(REPO / "docs" / "index.md"))
+    first = next(n for n, block in enumerate(blocks) if "laion-fmri[aws,load]" in block.text)
+    lines = [line for block in blocks[first : first + 2] for line in block.text.splitlines()]
+    assert len([line for line in lines if line]) == 5
+    reader = Reader(tmp_path / "home", light.endpoint_url)
+    for block in blocks[first : first + 2]:
+        reader.follow(block)
+    drawn = imread(tmp_path / "home" / "work" / "ffa1.png")
+    stored = imread(REPO / "docs" / "images" / "ffa1.png")
+    assert drawn.shape == stored.shape
+    # Fonts may differ a little; one other row or column would be 0.01.
+    assert abs(drawn - stored).mean() < 0.005
 
 
 def test_site_loads_nothing_from_elsewhere(site: Path) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-import csv
 import gzip
 import io
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from helpers import DERIVATIVES, REPO, run, sandbox, stat_all
@@ -21,10 +21,10 @@ from matplotlib.image import imread
 
 EXAMPLE = REPO / "examples" / "encoding-pipeline"
 SESSIONS = [(sub, ses) for sub in ("sub-01", "sub-03") for ses in ("ses-01", "ses-02")]
-FIGURES = ["comparison.png", "sub-01_map.png", "sub-03_map.png"]
+FIGURES = ["comparison.png"]
 #: What a run leaves in the folder of the example.
 LEFT = shutil.ignore_patterns(".snakemake", "data", "logs", "results", "report.html")
-RULES = {"encode": 4, "plot_map": 2, "compare": 1, "all": 1}
+RULES = {"encode": 4, "compare": 1, "all": 1}
 
 
 def key_of(sub: str, ses: str, rest: str) -> str:
@@ -34,10 +34,17 @@ def key_of(sub: str, ses: str, rest: str) -> str:
 
 def keys_of(sub: str, ses: str) -> dict[str, str]:
     """Return the keys that the model of a session takes."""
+    anatomical = f"derivatives/anatomical/{sub}/ses-PrismaAnat/anat/{sub}_ses-PrismaAnat_space-T1w"
+    masks = f"derivatives/rois/{sub}/{{}}/{sub}_space-T1w_res-1pt8_label-{{}}_mask.nii.gz"
     return {
         "betas": key_of(sub, ses, "space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"),
         "trials": key_of(sub, ses, "desc-SingletrialBetas_trials.tsv"),
-        "r2": key_of(sub, ses, "space-T1w_stat-rsquare_desc-R2_statmap.nii.gz"),
+        "ceiling": key_of(sub, ses, "space-T1w_desc-Noiseceiling_statmap.nii.gz"),
+        "brain": f"{anatomical}_res-1pt8_desc-brain_mask.nii.gz",
+        "FFA1": masks.format("face", "FFA-1"),
+        "V1": masks.format("retinotopy", "V1"),
+        "embeddings": "stimuli/task-images_desc-CLIP_embeddings.h5",
+        "images": "stimuli/task-images_metadata.csv",
     }
 
 
@@ -70,81 +77,74 @@ def example(server, tmp_path_factory):
 
 
 def test_example_fetches_what_its_rules_name(example):
-    """Betas, trials and R2 of each session, the mean R2 of each subject, and once each."""
+    """What the model of each session takes, and once each."""
     _, fetched, _ = example[1]["run"]
     expected = {key for session in SESSIONS for key in keys_of(*session).values()}
-    stem = "task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.nii.gz"
-    expected |= {f"{DERIVATIVES}/{sub}/{sub}_{stem}" for sub, _ in SESSIONS}
     assert dict.fromkeys(expected, 1) == fetched
 
 
-def read_image(objects: dict[str, bytes], key: str) -> np.ndarray:
-    """Return the values of a NIfTI object of the bucket."""
-    return nibabel.Nifti1Image.from_bytes(gzip.decompress(objects[key])).get_fdata()
+def read_image(objects: dict[str, bytes], key: str) -> nibabel.Nifti1Image:
+    """Return a NIfTI object of the bucket."""
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(objects[key]))
 
 
-def score_session(objects: dict[str, bytes], sub: str, ses: str, config: dict) -> np.ndarray:
-    """Work out the scores of a session, image by image and voxel by voxel.
+def score_session(objects: dict[str, bytes], sub: str, ses: str, config: dict) -> pd.DataFrame:
+    """Work out the scores of a session, voxel by voxel, the ridge as least squares with more rows.
 
-    The ridge weight of an image, in a design with nothing but images, is the sum of its deviations
-    from the mean over the number of its trials and the penalty.
+    The images are dealt into folds in the order of their names.
     """
     keys = keys_of(sub, ses)
-    betas, r2 = read_image(objects, keys["betas"]), read_image(objects, keys["r2"])
-    rows = list(csv.DictReader(io.StringIO(objects[keys["trials"]].decode()), delimiter="\t"))
-    train = [n for n, row in enumerate(rows) if row["run"] in ("1", "3")]
-    test = [n for n, row in enumerate(rows) if row["run"] == "2"]
-    trials = {n: [m for m in train if rows[m]["stimulus"] == rows[n]["stimulus"]] for n in test}
-    test = [n for n in test if trials[n]]
-    scores = np.full(r2.shape, np.nan)
-    for voxel in np.argwhere(r2 >= config["min_r2"]):
-        values = betas[tuple(voxel)]
-        mean = values[train].mean()
-        predicted = [
-            sum(values[m] - mean for m in trials[n]) / (len(trials[n]) + config["alpha"])
-            for n in test
-        ]
-        scores[tuple(voxel)] = np.corrcoef(predicted, values[test])[0, 1]
-    return scores
+    image = read_image(objects, keys["betas"])
+    values = {name: read_image(objects, keys[name]).get_fdata() for name in keys if name != "trials"
+              and keys[name].endswith("nii.gz")}  # fmt: skip
+    shown = pd.read_csv(io.BytesIO(objects[keys["trials"]]), sep="\t")["label"]
+    known = pd.read_csv(io.BytesIO(objects[keys["images"]]))["stimulus"].tolist()
+    with h5py.File(io.BytesIO(objects[keys["embeddings"]])) as file:
+        features = np.stack([file["embeddings"][known.index(label)] for label in shown])
+    fold = np.array([sorted(set(shown)).index(label) % config["folds"] for label in shown])
+    rows = []
+    for roi in config["rois"]:
+        for voxel in np.argwhere((values[roi] > 0) & (values["brain"] > 0)):
+            ceiling, betas = values["ceiling"][tuple(voxel)], values["betas"][tuple(voxel)]
+            if ceiling < config["min_ceiling"] or np.isnan(betas).any() or np.ptp(betas) == 0:
+                continue
+            found = []
+            for out in range(config["folds"]):
+                train = fold != out
+                spread = features[train].std(axis=0)
+                scaled = (features - features[train].mean(axis=0)) / np.where(spread, spread, 1)
+                width = scaled.shape[1]
+                design = np.vstack([scaled[train], np.sqrt(config["alpha"]) * np.eye(width)])
+                wanted = np.concatenate([betas[train] - betas[train].mean(), np.zeros(width)])
+                weights = np.linalg.lstsq(design, wanted, rcond=None)[0]
+                found.append(np.corrcoef(scaled[~train] @ weights, betas[~train])[0, 1])
+            place = image.affine[:3, :3] @ voxel + image.affine[:3, 3]
+            score = np.mean(found) / np.sqrt(ceiling / 100)
+            rows.append((roi, *place, ceiling, np.mean(found), score))
+    return pd.DataFrame(rows, columns=["roi", "x", "y", "z", "ceiling", "correlation", "score"])
 
 
 @pytest.mark.parametrize(("sub", "ses"), SESSIONS)
 def test_scores_are_those_of_a_plain_computation(example, objects, sub, ses):
-    """The maps agree with sums over trials, and have no score where the GLM explains little."""
+    """The tables agree with least squares, voxel by voxel, in both regions."""
     folder, _ = example
-    image = nibabel.load(folder / "results" / f"{sub}_{ses}_scores.nii.gz")
-    scores = np.asanyarray(image.dataobj)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     expected = score_session(objects, sub, ses, config)
-    assert 300 < np.isfinite(expected).sum() < expected.size
-    np.testing.assert_allclose(scores, expected, atol=1e-4)
-    r2 = nibabel.load(folder / "data" / keys_of(sub, ses)["r2"])
-    np.testing.assert_array_equal(r2.affine, image.affine)
+    found = pd.read_csv(folder / "results" / f"{sub}_{ses}_scores.tsv", sep="\t")
+    assert set(expected["roi"]) == {"FFA1", "V1"}
+    pd.testing.assert_frame_equal(found, expected, atol=1e-4, rtol=1e-4, check_dtype=False)
 
 
-def test_scores_of_random_responses_lie_around_zero(example):
-    """The sample bucket has no signal, and the model finds none."""
+def test_table_has_the_median_of_each_region_and_session(example):
+    """The table of the report says what those of the sessions say."""
     folder, _ = example
-    maps = [
-        np.asanyarray(nibabel.load(path).dataobj)
-        for path in sorted(folder.glob("results/*_scores.nii.gz"))
-    ]
-    scores = np.concatenate([values[np.isfinite(values)] for values in maps])
-    assert len(maps) == len(SESSIONS)
-    assert abs(scores.mean()) < 0.1
-
-
-def test_table_has_a_row_for_each_session(example):
-    """The table of the report says for each session what its summary says."""
-    folder, _ = example
-    with open(folder / "results" / "comparison.tsv") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    expected = []
-    for sub, ses in SESSIONS:
-        summary = json.loads((folder / "results" / f"{sub}_{ses}_scores.json").read_text())
-        assert (summary["training trials"], summary["test trials"]) == (20, 10)
-        expected.append({"session": f"{sub}_{ses}"} | {k: str(v) for k, v in summary.items()})
-    assert expected == rows
+    summary = pd.read_csv(folder / "results" / "comparison.tsv", sep="\t")
+    assert len(summary) == 2 * len(SESSIONS)
+    for row in summary.itertuples():
+        scores = pd.read_csv(folder / "results" / f"{row.session}_scores.tsv", sep="\t")
+        chosen = sorted(scores.loc[scores["roi"] == row.roi, "score"])
+        assert row.voxels == len(chosen) > 5
+        assert row.median == pytest.approx(np.median(chosen), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -165,9 +165,9 @@ def test_report_holds_the_figures_and_their_text(example):
     held = [name for name in wanted if base64.b64encode(content[name]).decode() in html]
     assert wanted == held
     for text in (
-        "This is a demonstration of a pipeline",
-        "Scores of sub-01, one session a row",
-        "The ridge penalty was 1.0",
+        "This is an example of a pipeline",
+        "the ridge penalty was 100.0",
+        "The embeddings are those of",
     ):
         assert text in html
 
@@ -179,7 +179,7 @@ def test_second_run_has_nothing_to_do(example):
     assert "Nothing to be done" in ended.stdout + ended.stderr
     assert (done["report"][1], fetched) == ({}, {})
     assert done["report"][2] == results == stat_all(folder, results)
-    assert len(results) == 4 * 2 + len(FIGURES) + 1
+    assert len(results) == len(SESSIONS) + len(FIGURES) + 1
 
 
 def test_first_run_has_run_each_rule_as_often_as_it_says(example):
@@ -200,32 +200,39 @@ def test_wrong_file_is_healed_and_what_follows_is_computed_again(example, bucket
     assert count_rules(ended) == dict.fromkeys(RULES, 1)
 
 
-def test_tables_and_maps_as_published(example, server, bucket, objects, tmp_path, monkeypatch):
-    """Where images are called labels and a voxel of the betas is NaN, the other scores stay."""
+def test_responses_that_follow_the_embeddings_are_predicted(server, objects, tmp_path, monkeypatch):
+    """As well as can be; a voxel that has a NaN has no score."""
     keys = keys_of("sub-03", "ses-01")
-    rows = list(csv.DictReader(io.StringIO(objects[keys["trials"]].decode()), delimiter="\t"))
-    table = [("session", "run", "beta_index", "label")]
-    table += [("ses-01", row["run"], row["trial_index"], row["stimulus"]) for row in rows]
-    betas = nibabel.Nifti1Image.from_bytes(gzip.decompress(objects[keys["betas"]]))
-    values = betas.get_fdata(dtype="float32")
-    values[6, 7, 5, 3] = np.nan
-    holed = nibabel.Nifti1Image(values, betas.affine).to_bytes()
-    text = "".join("\t".join(row) + "\n" for row in table)
-    changed = {keys["trials"]: text.encode(), keys["betas"]: gzip.compress(holed)}
-    server.add_bucket("published", {key: objects[key] for key in keys.values()} | changed)
-    monkeypatch.setenv("LAION_FMRI_BUCKET", "published")
+    shown = pd.read_csv(io.BytesIO(objects[keys["trials"]]), sep="\t")["label"]
+    one = read_image(objects, keys["betas"])
+    values = np.empty(one.shape, "float32")
+    values[:] = [2.5 * int(label[7:12]) for label in shown]
+    voxels = (read_image(objects, keys[n]).get_fdata() > 0 for n in ("V1", "FFA1", "brain"))
+    v1, ffa, brain = voxels
+    ceiling = read_image(objects, keys["ceiling"]).get_fdata()
+    inside = np.argwhere(v1 & ~ffa & brain & (ceiling >= 10))
+    values[(*inside[0], 3)] = np.nan
+    with h5py.File(buffer := io.BytesIO(), "w") as file:
+        file["embeddings"] = np.arange(6.0)[:, None] * [1, -2]
+    changed = {
+        keys["betas"]: gzip.compress(nibabel.Nifti1Image(values, one.affine).to_bytes()),
+        keys["embeddings"]: buffer.getvalue(),
+    }
+    server.add_bucket("planted", {key: objects[key] for key in keys.values()} | changed)
+    monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", server.endpoint_url)
+    monkeypatch.setenv("LAION_FMRI_BUCKET", "planted")
     folder = tmp_path / "pipeline"
     shutil.copytree(EXAMPLE, folder, ignore=LEFT)
-    name = "results/sub-03_ses-01_scores.nii.gz"
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["laion"] |= {"subject": "sub-03", "ses": "ses-01"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    name = "results/sub-03_ses-01_scores.tsv"
     ended = run_example(folder, "--cores", "1", name)
     assert ended.returncode == 0, ended.stderr
-    expected = np.asanyarray(nibabel.load(example[0] / name).dataobj).copy()
-    assert np.isfinite(expected[6, 7, 5])
-    expected[6, 7, 5] = np.nan
-    np.testing.assert_allclose(nibabel.load(folder / name).get_fdata(), expected, atol=1e-6)
+    found = pd.read_csv(folder / name, sep="\t")
+    assert (found["roi"] == "V1").sum() == (v1 & brain & (ceiling >= 10)).sum() - 1
+    np.testing.assert_allclose(found["correlation"], 1, atol=1e-5)
+    np.testing.assert_allclose(found["score"], 10 / np.sqrt(found["ceiling"]), rtol=1e-4)
 
 
 def test_example_runs_behind_the_sample_server_that_it_starts(tmp_path):

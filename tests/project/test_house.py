@@ -29,6 +29,8 @@ FLOORS = (
     ("show",),
     # What users import, and what the command adds to it.
     ("download", "keys", "discovery", "status", "verify", "removal", "pipeline", "manifest"),
+    ("subject",),
+    ("group",),
     ("sample", "transfer"),
     ("commands",),
     ("__main__",),
@@ -41,6 +43,7 @@ PUBLIC = (
     *("discovery:get_subjects", "discovery:get_rois", "discovery:describe"),
     *("discovery:inspect_bucket", "discovery:list_entities"),
     *("pipeline:target", "pipeline:targets", "pipeline:expand_targets"),
+    *("subject:load_subject", "subject:Subject", "group:load_subjects", "group:Group"),
     *("verify:verify", "status:status", "removal:remove"),
     *("manifest:Entry", "manifest:read_manifest", "manifest:write_manifest"),
     *("sample:serve_sample", "sample:sample_objects", "sample:SampleServer"),

@@ -1,35 +1,38 @@
-"""Draw how the scores of each session are distributed, and write the summaries as one table."""
+"""Draw the scores of each region, subject and session, and write their medians as one table."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
-from matplotlib.figure import Figure
+import matplotlib as mpl
+import pandas as pd
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
 
 
 def main(snakemake: Any) -> None:
     """Write the figure and the table."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    table = []
-    for scores, summary in zip(snakemake.input.scores, snakemake.input.summaries, strict=True):
-        session = Path(scores).name.partition("_scores")[0]
-        values = np.asanyarray(nibabel.load(scores).dataobj)
-        axes.hist(values[np.isfinite(values)], np.linspace(-1, 1, 41), histtype="step",
-                  density=True, label=session)  # fmt: skip
-        table.append({"session": session, **json.loads(Path(summary).read_text())})
-    axes.axvline(0, color="gray", linewidth=0.8)
-    axes.set(xlabel="correlation of predicted and measured responses", ylabel="density of voxels")
-    axes.legend()
+    tables = []
+    for path in snakemake.input:
+        session = Path(path).name.removesuffix("_scores.tsv")
+        tables.append(pd.read_csv(path, sep="\t").assign(session=session))
+    scores = pd.concat(tables)
+    summary = scores.groupby(["roi", "session"])["score"].agg(voxels="size", median="median")
+    summary.round(4).to_csv(snakemake.output.table, sep="\t")
+    rois = snakemake.params.rois
+    figure, _ = plt.subplots(
+        1, len(rois), figsize=(1 + 3.5 * len(rois), 4), sharey=True, layout="constrained"
+    )
+    sessions = sorted(scores["session"].unique())
+    for panel, roi in zip(figure.axes, rois, strict=True):
+        chosen = scores[scores["roi"] == roi]
+        panel.boxplot([chosen.loc[chosen["session"] == one, "score"] for one in sessions])
+        panel.axhline(0, color="gray", linewidth=0.8)
+        panel.set_xticks(range(1, len(sessions) + 1), sessions, rotation=45, ha="right")
+        panel.set_title(roi)
+    figure.axes[0].set_ylabel("correlation, as a share of what the noise allows")
     figure.savefig(snakemake.output.figure, dpi=100)
-    with open(snakemake.output.table, "w", newline="") as file:
-        writer = csv.DictWriter(file, table[0], delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-    Path(snakemake.log[0]).write_text(f"{len(table)} sessions\n")
+    Path(snakemake.log[0]).write_text(f"{len(sessions)} sessions, {len(scores)} scores\n")
 
 
 if __name__ == "__main__":

@@ -1,52 +1,38 @@
-"""Fit a ridge model with one weight for each image, and test it on other runs of the session.
+"""Predict responses to images from their embeddings, and compare with what the noise allows.
 
-Such a model knows which image was shown and nothing else about it, so that its score is about the
-best that any model of single images could reach with as many trials.
+The images are dealt into folds; a ridge model that has seen all but one fold predicts the responses
+to the images of that fold. The score of a voxel is the correlation of predicted and measured
+responses, the mean over the folds, divided by the highest correlation that the noise of the voxel
+allows: the square root of its noise ceiling.
 """
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
-import nibabel
+import h5py
 import numpy as np
 
-
-def read_trials(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image of each trial, and the position of its run in the session, from 0."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    column = "label" if "label" in rows[0] else "stimulus"
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    return (
-        np.array([row[column] for row in rows]),
-        np.array([runs.index(row["run"]) for row in rows]),
-    )
+from laion_fmri.subject import load_subject
 
 
-def read_betas(path: str, inside: np.ndarray) -> np.ndarray:
-    """Return the responses, trials by voxels, of the voxels `inside`.
-
-    One volume at a time: a whole session takes more than 10 GB.
-    """
-    image = nibabel.load(path, keep_file_open=True)
-    betas = np.empty((image.shape[3], np.count_nonzero(inside)), "float32")
-    for trial in range(len(betas)):
-        betas[trial] = image.dataobj[..., trial][inside]
-    return betas
+def read_features(embeddings: str, images: str, labels: list[str]) -> np.ndarray:
+    """Return the embedding of the image of each trial, trials by features."""
+    with open(images, newline="") as file:
+        rows = {row["stimulus"]: n for n, row in enumerate(csv.DictReader(file))}
+    with h5py.File(embeddings) as file:
+        vectors = file["embeddings"][:]
+    return vectors[[rows[label] for label in labels]].astype("float64")
 
 
-def predict(
-    responses: np.ndarray, images: np.ndarray, wanted: np.ndarray, alpha: float
-) -> np.ndarray:
-    """Return the responses to the images `wanted` that a ridge model expects."""
-    known, shown = np.unique(images, return_inverse=True)
-    design = np.eye(len(known), dtype="float32")[shown]
-    penalty = alpha * np.eye(len(known), dtype="float32")
-    mean = responses.mean(axis=0)
-    weights = np.linalg.solve(design.T @ design + penalty, design.T @ (responses - mean))
-    return mean + weights[np.searchsorted(known, wanted)]
+def fit_ridge(features: np.ndarray, responses: np.ndarray, alpha: float) -> np.ndarray:
+    """Return the weights, features by voxels, of centred features and responses."""
+    # By trials or by features, whichever are fewer: embeddings have a thousand of them.
+    if features.shape[0] < features.shape[1]:
+        kernel = features @ features.T + alpha * np.eye(len(features))
+        return features.T @ np.linalg.solve(kernel, responses)
+    kernel = features.T @ features + alpha * np.eye(features.shape[1])
+    return np.linalg.solve(kernel, features.T @ responses)
 
 
 def correlate(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -56,30 +42,55 @@ def correlate(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return (one * other).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
 
 
+def score(
+    features: np.ndarray, betas: np.ndarray, labels: list[str], alpha: float, folds: int
+) -> np.ndarray:
+    """Return the correlation of predicted and measured responses of each voxel."""
+    names, image = np.unique(labels, return_inverse=True)
+    if len(names) < 2 * folds:
+        raise SystemExit(f"{len(names)} images are too few for {folds} folds of two or more")
+    found = []
+    for fold in range(folds):
+        test = image % folds == fold
+        mean, spread = features[~test].mean(axis=0), features[~test].std(axis=0)
+        scaled = (features - mean) / np.where(spread > 0, spread, 1)
+        responses = betas[~test] - betas[~test].mean(axis=0)
+        weights = fit_ridge(scaled[~test], responses, alpha)
+        found.append(correlate(scaled[test] @ weights, betas[test]))
+    return np.mean(found, axis=0)
+
+
 def main(snakemake: Any) -> None:
-    """Write the map of scores, NaN where there is none, and a summary."""
-    images, runs = read_trials(snakemake.input.trials)
-    r2 = nibabel.load(snakemake.input.r2)
-    inside = np.asanyarray(r2.dataobj) >= snakemake.params.min_r2
-    betas = read_betas(snakemake.input.betas, inside)
-    train = runs % 2 == 0
-    test = ~train & np.isin(images, images[train])
-    if len(np.unique(images[test])) < 2:
-        raise SystemExit("no two images of the odd runs are shown again in the even runs")
-    predicted = predict(betas[train], images[train], images[test], snakemake.params.alpha)
-    scores = np.full(r2.shape, np.nan, "float32")
-    scores[inside] = correlate(predicted, betas[test])
-    nibabel.save(nibabel.Nifti1Image(scores, r2.affine), snakemake.output.scores)
-    summary = {
-        "images": len(np.unique(images[test])),
-        "training trials": int(train.sum()),
-        "test trials": int(test.sum()),
-        "voxels": int(np.isfinite(scores).sum()),
-        "median score": round(float(np.nanmedian(scores)), 4),
-    }
-    text = json.dumps(summary, indent=2) + "\n"
-    for path in (snakemake.output.summary, snakemake.log[0]):
-        Path(path).write_text(text)
+    """Write a table with a row for each voxel of each region."""
+    given, asked = snakemake.input, snakemake.params
+    session = snakemake.wildcards.ses
+    # What the rule names is here, so nothing is to be fetched.
+    folder = snakemake.config["laion"]["data_dir"]
+    sub = load_subject(snakemake.wildcards.sub, folder, fetch=False)
+    labels = [str(label) for label in sub.get_trial_info(session)["label"]]
+    betas = sub.get_betas(session, roi=asked.rois).astype("float64")
+    inside = sub.get_roi_mask(asked.rois)
+    ceiling, places = (
+        values[inside] for values in (sub.get_noise_ceiling(session), sub.get_voxel_coordinates())
+    )
+    # A voxel at the edge of the brain may lack a value.
+    kept = np.isfinite(betas).all(axis=0) & (ceiling >= asked.min_ceiling)
+    features = read_features(given.embeddings, given.images, labels)
+    raw = np.full(len(ceiling), np.nan)
+    raw[kept] = score(features, betas[:, kept], labels, asked.alpha, asked.folds)
+    lines = ["roi\tx\ty\tz\tceiling\tcorrelation\tscore\n"]
+    for roi, mask in sub.get_roi_masks(asked.rois).items():
+        for voxel in np.flatnonzero(mask[inside] & np.isfinite(raw)):
+            x, y, z = places[voxel]
+            most = np.sqrt(ceiling[voxel] / 100)
+            lines.append(
+                f"{roi}\t{x:g}\t{y:g}\t{z:g}\t{ceiling[voxel]:.4f}\t{raw[voxel]:.6f}\t"
+                f"{raw[voxel] / most:.6f}\n"
+            )
+    Path(snakemake.output[0]).write_text("".join(lines))
+    Path(snakemake.log[0]).write_text(
+        f"{len(labels)} trials, {len(set(labels))} images, {kept.sum()} of {len(kept)} voxels\n"
+    )
 
 
 if __name__ == "__main__":
