@@ -19,6 +19,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import STATE_DIR, check_readable, get_data_dir
 from laion_fmri.dataset import NOTHING_HELD_OUT, PUBLISHED
 from laion_fmri.errors import SelectionError, SubjectNotFoundError
+from laion_fmri.folder import unfinished
 from laion_fmri.folder.claims import Claims
 from laion_fmri.folder.guard import CHOSEN, FOLDER, NO_FOLDER
 from laion_fmri.folder.kept import drop, is_kept
@@ -113,16 +114,18 @@ class Removal:
             if not S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 return "left", IS_LINK
             os.unlink(name, dir_fd=folder)
-            # A second link that a failed job has left would be put back by the next run.
-            drop(self.data_dir, item.key)
-        except FileNotFoundError:  # somebody else was quicker
+        except FileNotFoundError:  # it was unfinished, or somebody else was quicker
             pass
         except OSError as error:
             if error.errno in NO_FOLDER:
                 return "left", IS_LINK
             return "failed", f"the system refuses it ({error.strerror}); check the permissions"
+        else:
+            # A second link that a failed job has left would be put back by the next run.
+            drop(self.data_dir, item.key)
         finally:
             claims.drop([item.key])
+        unfinished.drop(self.data_dir, [item.key])
         return "removed", ""
 
     def to_frame(self) -> "pd.DataFrame":
@@ -178,7 +181,9 @@ def _is_named(row: Row, selection: Selection) -> bool:
 
 
 def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Iterator[Item]:
-    """Look at each file without following a link; yield those that are here."""
+    """Look at each file without following a link; yield those that are here, or in part."""
+    rows = list(rows)
+    kept = unfinished.count_bytes(data_dir, (row.key for row in rows))
     with Folders(data_dir) as folders:
         for row in rows:
             size, outcome, reason = 0, "left", ""
@@ -186,9 +191,11 @@ def _find_here(rows: Iterable[Row], data_dir: Path, selection: Selection) -> Ite
                 size = (found := os.lstat(row.path)).st_size
                 folders.open(row.key)
             except (FileNotFoundError, NotADirectoryError):
-                if not os.path.lexists(row.path):
-                    continue
                 reason = IS_LINK
+                if not os.path.lexists(row.path):
+                    if row.key not in kept:
+                        continue
+                    size, outcome, reason = kept[row.key], "planned", ""
             except OSError as error:
                 reason = IS_LINK
                 if error.errno not in NO_FOLDER:

@@ -108,6 +108,7 @@ def _fetch(run: "Run", *, quiet: bool) -> int:
 
 def _print_plan(run: "Run") -> None:
     """Print what is selected, here, and to be fetched; the files by name in a dry run."""
+    from laion_fmri.folder import unfinished
     from laion_fmri.folder.disk_space import count_free_bytes
 
     missing = run.table.incomplete()
@@ -129,6 +130,8 @@ def _print_plan(run: "Run") -> None:
         output.write(f"{plan}; no data directory is chosen yet")
         return
     output.write(f"{plan}, into {run.data_dir}")
+    if kept := unfinished.explain(run.data_dir, (row.key for row in missing)):
+        output.write(f"{kept}, and fetched no second time")
     if missing:
         is_new = not run.data_dir.exists()  # in a dry run
         free = format_size(count_free_bytes(run.data_dir.parent if is_new else run.data_dir))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from laion_fmri.base.files import StrPath
+from laion_fmri.base.text import format_size
 from laion_fmri.folder.guard import (
     UNFINISHED,
     is_own,
@@ -213,6 +214,18 @@ def count_bytes(
             if stat.S_ISREG(found.st_mode) and (found.st_uid == os.geteuid() or not only_own):
                 here[name.partition("-")[0]] += found.st_blocks * 512
     return {key: here[digest] for key in keys if here and (digest := digest_key(key)) in here}
+
+
+def explain(data_dir: StrPath, keys: Iterable[str]) -> str:
+    """Say how much is kept of unfinished files, such as ``1.1 GB of 3 unfinished files are kept``.
+
+    Empty if nothing is.
+    """
+    found = count_bytes(data_dir, keys)
+    if not found:
+        return ""
+    files, verb = ("files", "are") if len(found) > 1 else ("file", "is")
+    return f"{format_size(sum(found.values()))} of {len(found):,} unfinished {files} {verb} kept"
 
 
 class _Kept(NamedTuple):

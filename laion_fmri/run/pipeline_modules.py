@@ -32,6 +32,7 @@ from laion_fmri.config import (
 from laion_fmri.errors import ConfigError, DataDirError
 from laion_fmri.fetch.mates import write_program
 from laion_fmri.fetch.outcomes import read_outcomes
+from laion_fmri.folder import unfinished
 from laion_fmri.folder.disk_space import explain_full_disk
 from laion_fmri.folder.guard import ALIVE, make_own_folder
 from laion_fmri.folder.kept import clear_up
@@ -258,10 +259,12 @@ def close_module(module: Module) -> list[str]:
     if not (stopped or (said and missing)):  # nothing has begun in a dry run
         return []
     reasons = [f"{key}: {said[key].reason}" for key in missing if key in said and said[key].reason]
+    kept = unfinished.explain(data_dir, missing)
+    there = f"; {kept}" if kept else ""
     return [
         *([stopped] if stopped else reasons),
-        f"{len(sizes) - len(missing):,} of {len(sizes):,} files have arrived; run the same again "
-        "to fetch what is missing",
+        f"{len(sizes) - len(missing):,} of {len(sizes):,} files have arrived{there}; run the same "
+        "again to fetch what is missing",
     ]
 
 

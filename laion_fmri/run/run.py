@@ -13,6 +13,7 @@ from laion_fmri.config import is_writable, make_data_dir, not_writable, state_di
 from laion_fmri.errors import WorkflowFailedError
 from laion_fmri.fetch.aws import find_aws_command, read_disk_error
 from laion_fmri.fetch.outcomes import WAITING, Outcome
+from laion_fmri.folder import unfinished
 from laion_fmri.folder.disk_space import count_free_bytes, explain_full_disk
 from laion_fmri.folder.kept import clear_up
 from laion_fmri.folder.presence import Presence, has_others
@@ -171,10 +172,12 @@ class Run:
     def _explain_stop(self) -> str:
         rows = self.table.rows
         here = [row.size for row in rows if compare(row.path, row.size) == "complete"]
+        kept = unfinished.explain(self.data_dir, (row.key for row in rows))
+        there = f"; {kept}, and" if kept else ";"
         return (
             f"{len(here):,} of {len(rows):,} files ({format_size(sum(here))} of "
-            f"{format_size(sum(row.size for row in rows))}) are in place; run the same again to "
-            "go on where it stopped"
+            f"{format_size(sum(row.size for row in rows))}) are in place{there} the same command "
+            "goes on there"
         )
 
     def _explain_full_disk(

@@ -13,6 +13,7 @@ from laion_fmri.bucket.listing import Bucket
 from laion_fmri.config import check_readable, find_data_dir
 from laion_fmri.dataset import DEFAULT_SCOPES, NOTHING_HELD_OUT
 from laion_fmri.errors import list_some
+from laion_fmri.folder import unfinished
 from laion_fmri.folder.login import find_facts
 from laion_fmri.selection.filters import Selection
 from laion_fmri.selection.scopes import add_local
@@ -279,8 +280,10 @@ def take_overview(settings: Settings) -> Overview:
         cells.append(cell if public else cell._replace(state="held out"))
         rows.append(public or group)
     warnings = [*table.warnings, *_explain_closed(table.incomplete(), data_dir)]
+    kept = unfinished.explain(data_dir, (row.key for row in table.incomplete()))
+    notes = [*table.notes, *([f"{kept}; the next download goes on there"] if kept else [])]
     where, now = str(bucket), datetime.now(UTC)
-    return Overview(settings, data_dir, where, now, cells, rows, warnings, table.notes)
+    return Overview(settings, data_dir, where, now, cells, rows, warnings, notes)
 
 
 def _explain_closed(rows: Iterable[Row], data_dir: Path) -> list[str]:

@@ -166,7 +166,7 @@ def hang_up(run: Started) -> None:
 
 
 THERE = f"{len(ARRIVE)} of {len(OBJECTS)} files"
-COUNTED = rf"{THERE} \([^()]+\) are in place; run the same again to go on"
+COUNTED = rf"{THERE} \([^()]+\) are in place; the same command goes on there"
 
 
 @pytest.mark.parametrize(
