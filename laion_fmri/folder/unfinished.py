@@ -29,9 +29,9 @@ from laion_fmri.folder.staging import sweep_staging
 MIB = 2**20
 #: Bytes of an object from which on its parts are kept; what is smaller starts over.
 LEAST = 4 * MIB
-#: Bytes at the end of each run of data that are fetched again: the last block may be half written,
-#: and some file systems have blocks as large as this.
-MARGIN = MIB
+#: Bytes at the end of each run of data that are fetched again, at least; a whole block of the file
+#: system where that is more: the last one may be half written.
+MARGIN = 2**16
 
 #: Begin and end of some bytes of a file.
 Span = tuple[int, int]
@@ -149,7 +149,9 @@ def find_data(file: int, size: int) -> list[Span]:
 
     Ends in an OSError where the file system does not tell.
     """
-    found, place, end = [], 0, min(size, os.fstat(file).st_size)
+    status = os.fstat(file)
+    margin = max(MARGIN, status.st_blksize)
+    found, place, end = [], 0, min(size, status.st_size)
     while place < end:
         try:
             start = os.lseek(file, place, os.SEEK_DATA)
@@ -158,8 +160,8 @@ def find_data(file: int, size: int) -> list[Span]:
                 break
             raise
         place = min(end, os.lseek(file, start, os.SEEK_HOLE))
-        if place - MARGIN > start:
-            found.append((start, place - MARGIN))
+        if place - margin > start:
+            found.append((start, place - margin))
     return found
 
 
