@@ -58,7 +58,7 @@ def key_table(subject: Values, **options: Any) -> "pd.DataFrame":
     >>> table = lf.key_table("sub-03", ses="01", suffix="trials", extension="tsv", strict=True)
     >>> print(table[["ses", "suffix", "status", "size"]])
       ses  suffix   status  size
-    0  01  trials  missing   938
+    0  01  trials  missing  1242
     """
     settings = read_settings({"subject": subject, **options})
     table = find_selected(settings, get_data_dir(settings.data_dir))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from faults import FaultServer, serve_faults
-from helpers import find_aws, sandbox
+from helpers import TINY, find_aws, sandbox
 from hypothesis import HealthCheck, settings
 
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
@@ -77,15 +77,6 @@ def bucket(server: SampleServer, monkeypatch: pytest.MonkeyPatch) -> SampleServe
     monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", server.endpoint_url)
     server.clear_requests()
     return server
-
-
-#: Few and small, and without root files: what a test needs that is not about the selection.
-TINY = (
-    "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-A_trials.tsv",
-    "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-B_trials.tsv",
-    "derivatives/glmsingle-tedana/sub-03/sub-03_task-images_desc-C_summary.json",
-    "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz",
-)
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,7 @@ def _choose_data_dir(settings: "Settings") -> None:
 
 
 def _fetch(run: "Run", *, quiet: bool) -> int:
+    from laion_fmri.fetch.aws_process import explain_old_version, read_old_version
     from laion_fmri.show.progress import show_progress
 
     output.warn(run.table.warnings)
@@ -95,6 +96,8 @@ def _fetch(run: "Run", *, quiet: bool) -> int:
     seconds = time.monotonic() - started
     if run.settings.checksums:
         write(f"computing the SHA-256 of {len(report.rows):,} files, {_format_total(report.rows)}")
+    if report.log and (old := read_old_version(report.log.parent, patience=0)):
+        write(f"note: {explain_old_version(old)}")
     report = run.finish(report)
     write(_summarize(report, seconds))
     if report.failures():

@@ -2,12 +2,18 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from laion_fmri.fetch import aws
-from laion_fmri.fetch.aws_process import ask_etag
+from laion_fmri.fetch.aws_process import (
+    ask_etag,
+    ask_version,
+    explain_old_version,
+    read_old_version,
+)
 from laion_fmri.fetch.job import JobSpec
 from laion_fmri.folder.guard import open_file
 
@@ -35,6 +41,7 @@ class Arrivals:
     def __init__(self, spec: JobSpec, words: Sequence[str], config: Path) -> None:
         self._spec, self._words, self._config = spec, words, config
         self._sizes = dict(spec.job.objects)
+        self._named = False
         self._same: dict[str, bool] = {}  # what is known of objects of another time
 
     def find_flaw(
@@ -53,6 +60,8 @@ class Arrivals:
                     return aws.PAGE, False
         if stat.st_size != self._sizes[key]:
             return f"{sizes}: it has changed, or something else has answered", False
+        if stat.st_size > aws.PART and self._may_be_mixed(key):
+            return f"{CHANGED}, or the bucket does not say what is there now", False
         return "", False
 
     def _is_same(self, staging: int, key: str, staged: str) -> bool:
@@ -66,6 +75,23 @@ class Arrivals:
         if key not in self._same:
             self._same[key] = has_md5(staging, staged, etag) or self._ask(key, etag)
         return self._same[key]
+
+    def watch_version(self) -> None:
+        """Find out, while objects arrive in parts, whether aws may mix those of two versions."""
+        if any(size > aws.PART for size in self._sizes.values()):
+            ask_version(self._words[0], self._config)
+
+    def _may_be_mixed(self, key: str) -> bool:
+        """Whether an old aws may have taken parts of two versions: the ETag is another one now."""
+        etag = self._spec.etags.get(key)
+        if not etag or not (old := read_old_version(self._config.parent)):
+            return False
+        if not self._named:
+            self._named = True
+            sys.stderr.write(f"{explain_old_version(old)}\n")
+        if key not in self._same:
+            self._same[key] = self._ask(key, etag)
+        return not self._same[key]
 
     def _ask(self, key: str, etag: str) -> bool:
         timeout = self._spec.stall_timeout

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 #: What is said of an aws that does not work at all: it is not tried again.
 UNUSABLE = "the AWS CLI"
+#: Where it is written which version the aws of a run has.
+VERSION = "aws.version"
 #: Seconds that it has to tell its version.
 PROBE = 60.0
 
@@ -122,6 +125,55 @@ def find_fault(command: str, config: Path) -> str | None:
         return None
     first = spell(said.partition("\n")[0], MOST_LINE) or f"exit status {done.returncode}"
     return f"{UNUSABLE} {command} does not work: {first}; set LAION_FMRI_AWS to another"
+
+
+def ask_version(command: str, config: Path) -> None:
+    """Let an aws write its version into the folder of its `config`, unless another job has."""
+    with contextlib.suppress(OSError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        file = os.open(config.parent / VERSION, flags, 0o600)
+        try:
+            # Not waited for: it starts while the first bytes arrive.
+            subprocess.Popen(
+                [command, "--version"],
+                env=make_environment(config),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            os.close(file)
+
+
+def read_old_version(run_dir: Path, patience: float = START) -> str | None:
+    """Return the version of an aws that may mix parts of two versions of an object, else None.
+
+    Those carry no If-Match in their requests for parts: version 2 before 2.27.21, 1 before 1.40.21.
+    One that does not tell its version within some seconds is taken to be new.
+    """
+    deadline = time.monotonic() + patience
+    while not (said := _read(run_dir / VERSION)) and time.monotonic() < deadline:
+        time.sleep(TICK / 5)
+    found = re.match(r"aws-cli/(\d+)\.(\d+)\.(\d+)\s", said)
+    if not found:
+        return None
+    version = tuple(map(int, found.groups()))
+    is_old = version < ((1, 40, 21) if version[0] < 2 else (2, 27, 21))
+    return ".".join(map(str, version)) if is_old else None
+
+
+def explain_old_version(version: str) -> str:
+    """Say what a version of aws means that may mix parts of two versions of an object."""
+    return (
+        f"aws {version} does not notice by itself when an object is replaced while it arrives; "
+        "large ones are checked by another request each. 2.27.21 and newer need none"
+    )
+
+
+def _read(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text(errors="replace")
+    return ""
 
 
 def ask_etag(

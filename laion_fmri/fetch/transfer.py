@@ -129,6 +129,7 @@ class Transfer(Agenda):
         kept = self.resumer.count(self.wanted)
         idle: Counter[str] = Counter()  # attempts in a row that have brought nothing, by key
         self.config.write_text(self._make_config())
+        self.arrivals.watch_version()
         while self._check_wanted():
             self._attempt(kept)
             had, kept = kept, self.resumer.count(self.wanted)

@@ -204,13 +204,13 @@ def test_three_commands_of_the_readme_bring_a_table_of_trials(
     check_output(shown, shown.text, run(python, cwd=tmp_path, PYTHONPATH="").stdout)
 
 
-def test_five_lines_make_the_figure_of_the_first_page(light: SampleServer, tmp_path: Path) -> None:
+def test_five_lines_make_the_figure_of_the_first_page(server: SampleServer, tmp_path: Path) -> None:
     """Followed from an empty home, they draw what is stored beside the page."""
     blocks = list(read_blocks(REPO / "docs" / "index.md"))
     first = next(n for n, block in enumerate(blocks) if "laion-fmri[aws,load]" in block.text)
     lines = [line for block in blocks[first : first + 2] for line in block.text.splitlines()]
     assert len([line for line in lines if line]) == 5
-    reader = Reader(tmp_path / "home", light.endpoint_url)
+    reader = Reader(tmp_path / "home", server.endpoint_url)
     for block in blocks[first : first + 2]:
         reader.follow(block)
     drawn = imread(tmp_path / "home" / "work" / "ffa1.png")

@@ -59,6 +59,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 Values = str | Iterable[str] | None
+#: Few and small, and without root files: what a test needs that is not about the selection.
+TINY = (
+    "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-A_trials.tsv",
+    "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc-B_trials.tsv",
+    "derivatives/glmsingle-tedana/sub-03/sub-03_task-images_desc-C_summary.json",
+    "derivatives/rois/sub-03/retinotopy/sub-03_space-T1w_res-1pt8_label-V1_mask.nii.gz",
+)
 
 
 def as_list(values: Values) -> list[str]:

@@ -89,7 +89,7 @@ def test_signature_is_the_contract():
     kinds = ("embeddings", "freesurfer", "anatomical", "localizers", "raw")
     added |= {"scope", *(f"include_{kind}" for kind in kinds)}
     added |= {"manifest", "save_manifest", "checksums", "space_check", "stall_timeout"}
-    added |= {"offline"}
+    added |= {"offline", "strict"}
     assert names == list(parameters)[: len(names)]
     assert added == {*parameters} - {*names}
     assert [empty, *[None] * 7, False, 1] == [parameters[name].default for name in names]

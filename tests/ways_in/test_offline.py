@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import TINY
 from helpers import (
+    TINY,
     complaints,
     copy_clone,
     count_aws,

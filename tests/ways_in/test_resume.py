@@ -338,3 +338,30 @@ def test_every_attempt_that_brings_something_is_followed_by_another(put, tmp_pat
     finish("command", tmp_path / "data", tmp_path / "place")
     assert (tmp_path / "data" / BIG).read_bytes() == content
     assert list_unfinished(tmp_path / "data") == []
+
+
+@by_each_aws
+def test_parts_of_two_versions_are_not_mixed(aws, put, server, tmp_path):
+    """An object that is replaced while it arrives: the next run brings the new one, whole."""
+    old, fresh = make_content(SIZE), make_content(SIZE, 1)
+    bench = put({BIG: old})
+    bench.break_("call", BIG, times=1, skip=2, do=lambda: server.put(BIG, fresh, "resume"))
+    with start("command", tmp_path / "data", tmp_path / "place") as run:
+        status = run.wait()
+        said = run.said()
+    if (tmp_path / "data" / BIG).exists():
+        assert (tmp_path / "data" / BIG).read_bytes() in (old, fresh)
+    assert (status, "the object has been replaced in the bucket" in said) == (1, True), said
+    finish("command", tmp_path / "data", tmp_path / "place")
+    assert (tmp_path / "data" / BIG).read_bytes() == fresh
+    assert list_unfinished(tmp_path / "data") == []
+
+
+@pytest.mark.skipif(bool(REASON), reason=str(REASON))
+@pytest.mark.parametrize("aws", ["second"], indirect=True)
+def test_an_old_version_is_named_once(aws, put, tmp_path):
+    """With what it means, and what to do."""
+    put({f"{FUNC}-{n}_statmap.nii.gz": make_content(SIZE, n) for n in range(2)})
+    said = finish("command", tmp_path / "data", tmp_path / "place")
+    assert said.count("does not notice by itself when an object is replaced") == 1
+    assert "2.27.21 and newer need none" in said

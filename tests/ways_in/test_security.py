@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TINY
-from helpers import find_aws, read_tree
+from helpers import TINY, find_aws, read_tree
 
 pytestmark = [
     pytest.mark.faults,
