@@ -219,6 +219,7 @@ class Resumer:
     def _fill(self, version: Version, file: int, spans: Sequence[Span]) -> Ended | None:
         """Fetch `spans` of an object into an open file, some at once; None if all have arrived."""
         waiting, idle, key = deque(spans), 0, version.key
+        stall = self._spec.stall_timeout
         limit, begun, brought = self._spec.max_bandwidth, time.monotonic(), 0
         is_page_likely = not key.endswith((".html", ".htm"))
         what = ["--bucket", self._spec.bucket, "--key", key, "--if-match", f'"{version.etag}"']
@@ -256,11 +257,13 @@ class Resumer:
                     if idle >= IDLE:
                         return Ended("", wrong)
                 for event in list(selector.get_map().values()):
-                    if time.monotonic() - event.data.heard > self._spec.stall_timeout:
+                    if time.monotonic() - event.data.heard > stall:
                         piece = event.data
                         end(piece)
                         waiting.append((piece.place, piece.end))
                         idle = 0 if piece.place > piece.start else idle + 1
+                        if idle >= IDLE:
+                            return Ended("", f"no byte has arrived for {stall:g} s")
                 if limit:  # what is not read yet waits at the other end
                     time.sleep(max(0, min(TICK, begun + brought / limit - time.monotonic())))
         return None
