@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from laion_fmri.base.text import spell
 from laion_fmri.fetch import aws
 from laion_fmri.fetch.arrival import CHANGED
-from laion_fmri.fetch.aws_process import MOST_SAID, START, TICK, call_api, prepare_child
+from laion_fmri.fetch.aws_process import MOST_SAID, START, TICK, UNUSABLE, call_api, prepare_child
 from laion_fmri.fetch.job import JobSpec
 from laion_fmri.folder import unfinished
 from laion_fmri.folder.unfinished import MIB, Adopted, Span, Version
@@ -58,7 +58,7 @@ class Piece:
     def __init__(self, command: Sequence[str], span: Span, config: Path) -> None:
         self.start, self.end = span
         self.place = self.start  # where the next byte goes
-        self.is_wrong = ""
+        self.is_wrong, self.is_ended = "", False
         self.heard = time.monotonic() + START
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the piece
         self.pipe, inlet = os.pipe()
@@ -84,8 +84,12 @@ class Piece:
         finally:
             os.close(inlet)
 
-    def read(self, file: int, is_page_likely: bool) -> int | None:
-        """Write what the pipe has to its place in `file`; return how much it was, None at its end.
+    def is_over(self, stall_timeout: float) -> bool:
+        """Whether it has ended, or been silent for too long."""
+        return self.is_ended or time.monotonic() - self.heard > stall_timeout
+
+    def read(self, file: int, is_page_likely: bool) -> int:
+        """Write what the pipe has to its place in `file`; return how much it was.
 
         Bytes that cannot be right are not written, and end the request.
         """
@@ -93,8 +97,9 @@ class Piece:
             data = os.read(self.pipe, PIPE)
         except BlockingIOError:
             return 0
+        self.is_ended = not data
         if not data:
-            return None
+            return 0
         self.heard = time.monotonic()
         if self.place == self.start and is_page_likely and aws.is_page(data):
             self.is_wrong = aws.PAGE
@@ -102,16 +107,19 @@ class Piece:
             self.is_wrong = _OTHER_BYTES
         if self.is_wrong:
             self._process.kill()
-            return None
+            self.is_ended = True
+            return 0
         unfinished.write_all(file, data, self.place)
         self.place += len(data)
         return len(data)
 
-    def finish(self, size: int) -> str:
+    def finish(self, size: int, stall_timeout: float) -> str:
         """Wait for its process, and return what is wrong; nothing if it has brought all it should.
 
         What it says of the range that it has sent, of an object of `size` bytes, counts as well.
         """
+        if not self.is_ended:
+            return f"no byte has arrived for {stall_timeout:g} s"
         try:
             status = self._process.wait(START)
         except subprocess.TimeoutExpired:
@@ -128,9 +136,7 @@ class Piece:
             told = ""
         # A server that does not know of ranges sends the object from its beginning.
         is_right = told == f"bytes {self.start}-{self.end - 1}/{size}"
-        if not is_right:
-            self.is_wrong = _OTHER_BYTES
-        return self.is_wrong
+        return "" if is_right and self.place == self.end else _OTHER_BYTES
 
     def close(self) -> None:
         """End its process, if it has not ended, and close the pipe."""
@@ -236,34 +242,27 @@ class Resumer:
                 if not self._check():
                     return Ended("", "stopped")
                 while waiting and len(selector.get_map()) < most:
-                    piece = Piece(command, waiting.popleft(), self._config)
+                    try:
+                        piece = Piece(command, waiting.popleft(), self._config)
+                    except OSError as error:
+                        return Ended("", f"{UNUSABLE} cannot be started: {error.strerror}")
                     stack.callback(end, piece)
                     selector.register(piece.pipe, selectors.EVENT_READ, piece)
-                ready = selector.select(TICK)
-                for event, _ in ready:
-                    piece = event.data
-                    count = piece.read(file, is_page_likely)
-                    if count is not None:
-                        brought += count
+                for event, _ in selector.select(TICK):
+                    brought += event.data.read(file, is_page_likely)
+                for piece in [event.data for event in selector.get_map().values()]:
+                    if not piece.is_over(stall):
                         continue
-                    wrong = piece.finish(version.size)
+                    wrong = piece.finish(version.size, stall)
                     end(piece)
-                    idle = 0 if piece.place > piece.start else idle + 1
                     if ended := judge(wrong, key):
                         return ended
-                    if wrong or piece.place < piece.end:
+                    idle = 0 if piece.place > piece.start else idle + 1
+                    if wrong and idle >= IDLE:
+                        return Ended("", wrong)
+                    if wrong:  # of one that has sent all, it is not known what that was
                         start = piece.place if piece.place < piece.end else piece.start
                         waiting.append((start, piece.end))
-                    if idle >= IDLE:
-                        return Ended("", wrong)
-                for event in list(selector.get_map().values()):
-                    if time.monotonic() - event.data.heard > stall:
-                        piece = event.data
-                        end(piece)
-                        waiting.append((piece.place, piece.end))
-                        idle = 0 if piece.place > piece.start else idle + 1
-                        if idle >= IDLE:
-                            return Ended("", f"no byte has arrived for {stall:g} s")
                 if limit:  # what is not read yet waits at the other end
                     time.sleep(max(0, min(TICK, begun + brought / limit - time.monotonic())))
         return None
