@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from faults import serve_faults
 from helpers import (
     HOST,
     REPO,
@@ -306,3 +309,35 @@ def test_the_profile_that_is_shipped_has_a_name(tiny, tmp_path):
         "download", "--subject", "03", "--data-dir", tmp_path, "--profile", "slurm", "--dry-run"
     )
     assert (done.returncode, complaints(done)) == (0, [])
+
+
+def test_a_job_at_its_time_limit_goes_on_inside_a_file(slurm, server, tmp_path, monkeypatch):
+    """Submitted again, it fetches what is missing, and no more."""
+    key = "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_statmap.nii.gz"
+    content = random.Random(0).randbytes(64 * 2**20)
+    server.add_bucket("limit", {key: content})
+    data_dir = tmp_path / "data"
+    kept_in = data_dir / ".laion_fmri" / "unfinished"
+    words = [sys.executable, "-m", "laion_fmri", "download", "--subject", "sub-03"]
+    script = tmp_path / "download.sh"
+    script.write_text(f"#!/bin/sh\nexec {shlex.join([*words, '--data-dir', str(data_dir)])}\n")
+    with serve_faults(server) as bench:
+        monkeypatch.setenv("LAION_FMRI_ENDPOINT_URL", bench.endpoint_url)
+        monkeypatch.setenv("LAION_FMRI_BUCKET", "limit")
+        # By four connections, half of it in a minute, which is the shortest limit of SLURM.
+        bench.break_("slow", key, rate=2**17)
+        options = (f"--output={tmp_path}/first", f"--chdir={tmp_path}")
+        first = slurm.submit(script, "--time=1", *options)
+        slurm.wait(lambda: not slurm.unfinished(), 180)
+        states = {job.id: job.state for job in slurm.jobs()}
+        assert states[first] == "TIMEOUT"
+        bench.mend()
+        bench.clear()
+        kept = sum(file.stat().st_blocks * 512 for file in kept_in.iterdir())
+        assert kept > len(content) / 4
+        second = slurm.submit(script, "--time=5", *options)
+        slurm.wait(lambda: not slurm.unfinished(), 120)
+        assert {job.id: job.state for job in slurm.jobs()}[second] == "COMPLETED"
+        assert (data_dir / key).read_bytes() == content
+        assert kept + bench.sent[key] <= 1.06 * len(content)
+        assert list(kept_in.iterdir()) == []
