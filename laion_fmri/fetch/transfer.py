@@ -127,14 +127,16 @@ class Transfer(Agenda):
 
     def _fetch_wanted(self) -> None:
         kept = self.resumer.count(self.wanted)
+        most = Counter(kept)  # bytes: less than was kept before is no progress
         idle: Counter[str] = Counter()  # attempts in a row that have brought nothing, by key
         self.config.write_text(self._make_config())
         self.arrivals.watch_version()
         while self._check_wanted():
             self._attempt(kept)
-            had, kept = kept, self.resumer.count(self.wanted)
+            kept = self.resumer.count(self.wanted)
             for key in self.wanted.copy():
-                has_more = kept.get(key, 0) > had.get(key, 0)
+                has_more = kept.get(key, 0) > most[key]
+                most[key] = max(most[key], kept.get(key, 0))
                 idle[key] = 0 if has_more else idle[key] + (not self.is_cut)
                 if idle[key] >= ATTEMPTS:
                     self._settle(key, "failed", self._explain_kept(key, kept.get(key, 0)))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 
 from laion_fmri.bucket.listing import Bucket
 from laion_fmri.fetch import aws
-from laion_fmri.fetch.job import Job, JobSpec
+from laion_fmri.fetch.job import PROGRAM, Job, JobSpec
 from laion_fmri.fetch.resume import LEAST_PIECE, PIECE, RESUMED, Resumer, cut_holes
 from laion_fmri.folder import unfinished
 from laion_fmri.folder.unfinished import MIB, Version
@@ -83,3 +87,72 @@ def test_a_silent_server_ends_the_attempt(tmp_path):
     assert (ended.outcome, ended.reason) == ("", "no byte has arrived for 1 s")
     assert not Path(staging, RESUMED).exists()
     assert unfinished.measure(data_dir, [version])[KEY] > 7 * MIB  # still kept
+
+
+CONTENT = random.Random(0).randbytes(12 * MIB)
+OTHER = random.Random(1).randbytes(12 * MIB)
+
+
+def write_half(file: Path, content: bytes = CONTENT) -> None:
+    """Write the beginning of an object of this size."""
+    with file.open("wb") as part:
+        part.write(content[: 6 * MIB])
+        part.truncate(len(content))
+
+
+def link_elsewhere(file: Path) -> None:
+    """Put a file there that is somebody's document as well."""
+    document = file.parents[3] / "document"
+    write_half(document, OTHER)
+    os.link(document, file)
+
+
+#: What stands where a part is looked for.
+SPOILED = {
+    "sound": write_half,
+    "of another object": lambda file: write_half(file, OTHER),
+    "complete, of another object": lambda file: file.write_bytes(OTHER),
+    "truncated": lambda file: file.write_bytes(CONTENT[: 5 * MIB]),
+    "empty": lambda file: file.write_bytes(b""),
+    "longer": lambda file: file.write_bytes(CONTENT + b"more"),
+    "a document as well": link_elsewhere,
+    "a link": lambda file: file.symlink_to("/etc/passwd"),
+    "a FIFO": os.mkfifo,
+    "a folder": lambda file: file.mkdir(),
+    "another user's": lambda file: (write_half(file), os.chown(file, 12345, 12345)),
+    "another user's, of another object": lambda file: (
+        write_half(file, OTHER),
+        os.chown(file, 12345, 12345),
+    ),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("name", SPOILED)
+def test_only_what_is_of_the_object_is_in_the_result(name, server, tmp_path):
+    """Whatever is in the place of a part, the file arrives whole, and nothing else is changed."""
+    if "holes" not in server._store.buckets:
+        server.add_bucket("holes", {KEY: CONTENT})
+    etag = hashlib.md5(CONTENT).hexdigest()
+    version = Version(KEY, etag, len(CONTENT))
+    data_dir, run_dir = tmp_path / "data", tmp_path / "run"
+    kept = data_dir / ".laion_fmri" / "unfinished"
+    kept.mkdir(parents=True)
+    run_dir.mkdir(mode=0o700)
+    SPOILED[name](kept / f"{version.name}{'0' * 16}")
+    job = Job("job", None, (), ((KEY, len(CONTENT)),), connections=4)
+    spec = JobSpec(job, "holes", str(data_dir), str(run_dir), {}, {KEY: etag}, 60.0)
+    options = Bucket("holes", "us-west-2", server.endpoint_url).aws_options()
+    server.clear_requests()
+    words = [sys.executable, PROGRAM, spec.to_json(), "--", find_aws(), "s3", "cp", *options]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (data_dir / KEY).read_bytes() == CONTENT
+    assert (data_dir / KEY).stat().st_uid == os.geteuid()
+    if name in ("sound", "truncated", "another user's"):
+        assert "goes on" in done.stderr
+    if (tmp_path / "document").exists():
+        half = OTHER[: 6 * MIB] + bytes(6 * MIB)
+        assert (tmp_path / "document").read_bytes() == half
+    left = [file for file in kept.iterdir() if file.is_file() and not file.is_symlink()]
+    assert left == []
