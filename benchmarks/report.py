@@ -24,7 +24,7 @@ How it was measured:
 
 - All tools bring the same keys from the same server on the same machine, anonymously, without any
   AWS configuration of the user's; after each run the keys and sizes that arrived are compared with
-  the selection. The four files at the root of the bucket belong to every selection. The held-out
+  the selection. The four root files belong to every selection. The held-out
   sessions 31 to 34 belong to none: the server refuses them.
 - Tools take turns, each into a fresh folder, and each runs once more into the same folder: *again*.
   Seconds are medians, with the fastest and slowest run; CPU seconds are those of the client with
@@ -34,8 +34,8 @@ How it was measured:
 - `aws s3 sync` and `aws s3 cp --recursive` run once, on the whole bucket, with `--exclude '*'`, an
   `--include` for each pattern of the selection and an `--exclude` for each held-out session: one
   start and a longer listing take less time than a start for each prefix. Their settings are the
-  defaults. *The main prefix only* is
-  the one folder of the session or subject in the derivatives, without masks, summaries and root.
+  defaults. *The main prefix only* is the
+  one folder of the session or subject in the derivatives, without masks, averages and root files.
 - `aws s3 cp` fetches everything again when it is run again, and so does curl: no figure.
 - s5cmd runs one `cp -n -s` for each pattern, all in one process; this was faster than `sync`.
 - boto3 and the pool of `aws s3 cp` list the prefixes, skip what has the right size, and fetch the

@@ -403,8 +403,10 @@ def run_on_terminal(
     return process.wait(60), seen.decode()
 
 
-def on_terminal(*words: object, columns: int, typed: str = "", **settings: str) -> tuple[int, str]:
-    """Run the command on a terminal of its own, and type when it asks.
+def on_terminal(
+    *words: object, columns: int, typed: str = "", asks: str = "? [y/N] ", **settings: str
+) -> tuple[int, str]:
+    """Run the command on a terminal of its own, and type when it `asks`.
 
     Returns its status and what it sent to the terminal.
     """
@@ -415,7 +417,7 @@ def on_terminal(*words: object, columns: int, typed: str = "", **settings: str) 
     with contextlib.suppress(OSError):  # the terminal is gone when the command is
         while chunk := os.read(screen, 65536):
             seen += chunk
-            if typed and b"? [y/N] " in seen:
+            if typed and asks.encode() in seen:
                 os.write(screen, typed.encode())
                 typed = ""
     os.close(screen)

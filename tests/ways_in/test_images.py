@@ -14,7 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import HOST, REPO, complaints, read_tree, run, run_command, run_script, write_tree
+from helpers import (
+    HOST,
+    REPO,
+    complaints,
+    on_terminal,
+    read_tree,
+    run,
+    run_command,
+    run_script,
+    write_tree,
+)
+from pages import find_commands, read_blocks
 from service import KEY, REQUEST_ID, SIGNATURE, serve_images
 
 import laion_fmri
@@ -119,6 +130,21 @@ def test_the_id_can_come_from_a_pipe(stand):
     words = [sys.executable, "-m", "laion_fmri", "login"]
     done = subprocess.run(words, input=f"{REQUEST_ID}\n", capture_output=True, text=True)
     assert (done.returncode, auth_file().exists(), says_a_secret(done)) == (0, True, False)
+
+
+def test_a_login_on_a_terminal_is_as_its_page_shows_it(stand, tmp_path):
+    """The id is asked for and not shown; then the images come, until the logout."""
+    name = "test_a_login_on_a_terminal_is_as_its_page_shows_it"
+    blocks = read_blocks(REPO / "docs" / "how-to" / "stimuli.md")
+    shown, typed = (block.text for block in blocks if block.how.get("tested elsewhere") == name)
+    first, *expected = shown.replace("/home/you", os.environ["HOME"]).splitlines()
+    assert first == "$ laion-fmri login"
+    status, seen = on_terminal("login", columns=200, typed=f"{REQUEST_ID}\n", asks="(not shown): ")
+    assert (status, [line.strip() for line in seen.splitlines()]) == (0, expected)
+    download, logout = find_commands(typed)
+    done = run_command(*download, "--data-dir", tmp_path)
+    assert (done.returncode, (tmp_path / KEY).read_bytes()) == (0, CONTENT), done.stderr
+    assert (run_command(*logout).returncode, auth_file().exists()) == (0, False)
 
 
 def test_an_id_without_its_option_is_not_repeated(stand):
