@@ -155,6 +155,7 @@ OWN = {
     "fetch.mates": {"Groups.save", "JobOfOne._place", "forget_groups", "write_program"},
     "fetch.outcomes": {"record_outcome"},
     "fetch.agenda": {"Agenda._stop_run"},
+    "fetch.aws_process": {"ask_version"},
     "fetch.transfer": {"Transfer.run", "Transfer._fetch_wanted"},
     "run.run_folder": {"RunFolder._save", "make_run_dir", "write_stamp"},
     "run.process": {"run_workflow", "_clean_up"},
