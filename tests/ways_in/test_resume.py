@@ -155,8 +155,11 @@ def terminate(run: Started) -> None:
     signal_group(run, signal.SIGTERM)
 
 
-@by_each_aws
-@pytest.mark.parametrize("stop", [interrupt, terminate])
+@pytest.mark.parametrize(
+    ("aws", "stop"),
+    [("first", interrupt), pytest.param("second", terminate, marks=needs_second)],
+    indirect=["aws"],
+)
 def test_stop_means_stop(stop, aws, put, tmp_path):
     """No byte more is asked for; it says what is kept, and the same command goes on there."""
     content = make_content(SIZE)
@@ -206,8 +209,7 @@ def test_every_way_in_goes_on(way, put, tmp_path):
     assert list_unfinished(data_dir) == []
 
 
-@by_each_aws
-def test_another_run_goes_on_with_it(aws, put, tmp_path):
+def test_another_run_goes_on_with_it(put, tmp_path):
     """One that waits for the first takes over, when that is killed."""
     content = make_content(SIZE)
     bench = put({BIG: content})
@@ -285,11 +287,11 @@ def test_twenty_kills(aws, put, tmp_path):
     bench = put(objects)
     bench.break_("slow", "*.nii.gz", rate=MIB / 2)
     data_dir, place = tmp_path / "data", tmp_path / "place"
-    for _ in range(20 if aws != SECOND else 5):
+    for _ in range(20 if aws != SECOND else 3):
         before = find_complete(data_dir, objects)
         stats = stat_all(data_dir, before)
         with start("command", data_dir, place) as run:
-            time.sleep(dice.uniform(0.5, 5))
+            time.sleep(dice.uniform(0.5, 4))
             run.kill("everything")
             assert run.is_gone()
         assert stats == stat_all(data_dir, before)
