@@ -53,7 +53,7 @@ def test_each_command_is_one_that_there_is():
 def test_gates_run_every_target_that_checks_something():
     """``.ci/run`` names the targets that there are."""
     targets = re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE)
-    named = re.findall(r"^make (\S+)$", (REPO / ".ci" / "run").read_text(), re.MULTILINE)
+    named = re.findall(r"\bmake ([a-z-]+)", (REPO / ".ci" / "run").read_text(), re.MULTILINE)
     assert {"test", "lint", "docs", "test-lowest"} <= set(named) <= set(targets)
 
 

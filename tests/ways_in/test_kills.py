@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -34,8 +35,8 @@ ARRIVE = sorted(key for key in OBJECTS if not any(fnmatchcase(key, held) for hel
 pytestmark = pytest.mark.faults
 #: Bytes per second of one object, so that a run takes some seconds.
 RATE = 1000
-#: Moments at which each kind of process is killed.
-MOMENTS = 20
+#: Moments at which each kind of process is killed; fewer where there is little time.
+MOMENTS = int(os.environ.get("LAION_FMRI_TEST_MOMENTS", "20"))
 #: Seconds in which a stopped run has to be gone, and in which nothing is left of a killed one.
 STOPPED, KILLED = 30.0, 30.0
 
