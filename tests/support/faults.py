@@ -219,7 +219,7 @@ class FaultServer:
         """Forget the exchanges so far."""
         with self._changed:
             self.exchanges.clear()
-            self.sent.clear()
+            self.sent = Counter()  # what is still being sent counts in the old one
 
     def gets(self, key: str) -> int:
         """Count the GET requests for an object, whatever came of them."""

@@ -220,7 +220,7 @@ class BenchHandler(BaseHTTPRequestHandler):
 
     def relay(self, rule: Rule | None = None) -> None:
         """Send what upstream answers, or as much of it, and as, a rule says."""
-        fault = rule.fault if rule else ""
+        fault, sent = rule.fault if rule else "", self.server.bench.sent
         with self.ask() as response:
             headers, length = response.getheaders(), response.headers["Content-Length"]
             pieces: Iterator[bytes] = iter(lambda: response.read(PIECE), b"")
@@ -236,7 +236,7 @@ class BenchHandler(BaseHTTPRequestHandler):
                 pieces = self.slow_down(pieces, rule)
             for piece in pieces:
                 self.wfile.write(piece)
-                self.server.bench.sent[self.asked.key] += len(piece)
+                sent[self.asked.key] += len(piece)
         if rule and fault == "reset":
             self.reset()
         elif rule and fault == "stall":
