@@ -54,7 +54,7 @@ class Arrivals:
         if times_count and not is_of_then and not self._is_same(staging, key, staged):
             now = datetime.fromtimestamp(stat.st_mtime, UTC)
             return f"{CHANGED}: it is of {now:%Y-%m-%d %H:%M:%S} UTC; {sizes}", True
-        if not key.endswith((".html", ".htm")):
+        if not aws.is_html(key):
             with open(open_file(staging, staged), "rb") as file:
                 if aws.has_page(file.fileno(), stat.st_size):
                     return aws.PAGE, False

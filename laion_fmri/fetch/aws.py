@@ -195,6 +195,11 @@ def has_page(file: int, size: int) -> bool:
     return any(is_page(os.pread(file, 512, start)) for start in range(0, size, PART))
 
 
+def is_html(key: str) -> bool:
+    """Whether an object is an HTML page itself, so that one in its place is no surprise."""
+    return key.endswith((".html", ".htm"))
+
+
 def is_page(data: bytes) -> bool:
     """Whether an answer with these first bytes is an HTML page."""
     return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))

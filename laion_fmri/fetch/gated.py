@@ -21,15 +21,16 @@ from laion_fmri.fetch.aws_process import TICK
 from laion_fmri.fetch.transfer import ATTEMPTS, BACKOFF, Transfer
 from laion_fmri.folder.login import ADVICE, find_service
 from laion_fmri.folder.parts import Part, open_part
+from laion_fmri.folder.unfinished import write_all
 
 #: Bytes that are read at once.
 PIECE = 2**18
 #: Seconds before a connection that was cut is made again, if it has brought something.
 PAUSE = 0.5
-#: Statuses of an address that is no longer valid: S3 answers 403, or 400 for an expired token.
+#: Statuses that mean an address is no longer valid: S3 answers 403, or 400 for an expired token.
 EXPIRED = (400, 401, 403, 404, 410)
 MISMATCH = "what has arrived has another SHA-256 than was announced"
-#: How often that is found before it is no accident.
+#: Mismatches after which the file is given up: the second is hardly an accident.
 MOST_MISMATCHES = 2
 
 
@@ -155,9 +156,7 @@ class Gated(Transfer):
             passed = min(skip, len(piece))
             skip -= passed
             rest = memoryview(piece)[passed:][: size - position]
-            while rest:
-                count = os.pwrite(part.file, rest, part.size)
-                rest = rest[count:]
+            write_all(part.file, rest, position)
             self._size = part.size
             if limit and (early := began + received / limit - time.monotonic()) > 0:
                 time.sleep(early)

@@ -38,8 +38,7 @@ PIPE = MIB
 #: The name in a staging folder of a file that is gone on with.
 RESUMED = "resumed"
 
-#: What ends an attempt that has not brought all: outcome, reason, whether there is no use in
-#: another, and whether what is kept is of no use.
+#: What is wrong with a request, and with the whole.
 _OTHER_BYTES = "other bytes have arrived than were asked for"
 _UNLIKE = "what had arrived does not give the ETag that was listed; it starts over"
 
@@ -161,15 +160,15 @@ class Resumer:
         self._spec, self._words, self._config, self._check = spec, words, config, check
         found = (Version(key, spec.etags.get(key, ""), size) for key, size in spec.job.objects)
         self._versions = {version.key: version for version in found if version.can_be_kept}
-        self._links: dict[str, bool] = {}  # staged files for which a link was made, or tried
+        self._links: set[str] = set()  # staged files for which a link was made, or tried
         self._useless: set[str] = set()  # keys of what was kept and was wrong
 
     def watch(self, staging: int, found: Mapping[str, str]) -> None:
         """Keep what aws is writing: `found` has the key of each staged file."""
         for staged, key in found.items():
             if key in self._versions and staged not in self._links:
-                version = self._versions[key]
-                self._links[staged] = unfinished.keep(self._data_dir, version, staging, staged)
+                unfinished.keep(self._data_dir, self._versions[key], staging, staged)
+                self._links.add(staged)
 
     def clear(self, staging: int) -> None:
         """Remove what aws, if it was killed, has left beside the links."""
@@ -227,7 +226,7 @@ class Resumer:
         waiting, idle, key = deque(spans), 0, version.key
         stall = self._spec.stall_timeout
         limit, begun, brought = self._spec.max_bandwidth, time.monotonic(), 0
-        is_page_likely = not key.endswith((".html", ".htm"))
+        is_page_likely = not aws.is_html(key)
         what = ["--bucket", self._spec.bucket, "--key", key, "--if-match", f'"{version.etag}"']
         command = call_api(self._words, "get-object", what)
         most = max(1, min(AT_ONCE, self._spec.job.connections))

@@ -127,7 +127,7 @@ class Transfer(Agenda):
 
     def _fetch_wanted(self) -> None:
         kept = self.resumer.count(self.wanted)
-        most = Counter(kept)  # bytes: less than was kept before is no progress
+        most = Counter(kept)  # the most bytes kept so far, by key; only more is progress
         idle: Counter[str] = Counter()  # attempts in a row that have brought nothing, by key
         self.config.write_text(self._make_config())
         self.arrivals.watch_version()
@@ -219,6 +219,7 @@ class Transfer(Agenda):
         if not self.wanted or aws.read_disk_error(messages, self.names.values()):
             return None
         found = list_files(self.staging)
+        arriving: dict[str, str] = {}
         for name, stat in found.items():
             key = self._find_key(name) or self._find_key(SCRATCH.sub("", name))
             if key is None and stat.st_size > EXCESS:
@@ -227,10 +228,11 @@ class Transfer(Agenda):
                 self._settle(key, "failed", f"{CHANGED}: more bytes arrive than were listed")
                 self.resumer.drop(key)
                 self.is_cut = True
+            if key is not None:
+                arriving[name] = key
         if self.is_cut:
             return None
-        keys = {name: self._find_key(SCRATCH.sub("", name)) for name in found}
-        self.resumer.watch(self.staging, {name: key for name, key in keys.items() if key})
+        self.resumer.watch(self.staging, arriving)
         stats = [(stat.st_size, stat.st_blocks, stat.st_mtime_ns) for stat in found.values()]
         return len(self.wanted), stats
 

@@ -132,7 +132,7 @@ def _copy(source: int, target: int, start: int, end: int) -> None:
         start += len(data)
 
 
-def write_all(file: int, data: bytes, place: int) -> None:
+def write_all(file: int, data: bytes | memoryview, place: int) -> None:
     """Write all of `data` to an open file, from the byte `place` on."""
     rest = memoryview(data)
     while rest:
@@ -190,16 +190,14 @@ def tells_holes(folder: int) -> bool:
         os.close(probe)
 
 
-def measure(
-    data_dir: StrPath, versions: Iterable[Version], *, only_own: bool = False
-) -> dict[str, int]:
+def measure(data_dir: StrPath, versions: Iterable[Version]) -> dict[str, int]:
     """Return how many bytes of each of `versions` are kept, by key, where any are."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError), _open(data_dir, make=False) as folder:
         begun = {name.partition("-")[0] for name in list_names(folder)}
         for version in versions if begun else ():
             if version.can_be_kept and digest_key(version.key) in begun:
-                best = _find_best(folder, version, only_own=only_own)
+                best = _find_best(folder, version, only_own=False)
                 if best is not None:
                     found[version.key] = best.bytes
     return found

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from faults import FaultServer, Rule, serve_faults
+from faults import FaultServer, serve_faults
 from helpers import find_aws, read_tree, run_command, stat_all
 from runs import Started, find_complete, finish, list_leftovers, signal_group, start, wait_until
 
@@ -113,6 +113,15 @@ def list_unfinished(data_dir: Path) -> list[Path]:
     return list((data_dir / ".laion_fmri" / "unfinished").glob("*"))
 
 
+def kill_at(share: float, bench: FaultServer, folder: Path, way: str = "command") -> None:
+    """Kill a run when so much of the large object is on the disk."""
+    bench.break_("slow", BIG, rate=RATE)
+    with start(way, folder / "data", folder / "place", keys=[BIG]) as run:
+        wait_for_bytes(folder / "data", run, share * SIZE)
+        run.kill("everything")
+        assert run.is_gone()
+
+
 @by_each_aws
 @pytest.mark.parametrize("fault", ["short", "reset"])
 def test_one_body_in_ten_is_cut(fault, aws, put, tmp_path):
@@ -136,13 +145,8 @@ def test_killed_with_everything(share, aws, put, tmp_path):
     """The same command then brings what is missing."""
     content = make_content(SIZE)
     bench = put({BIG: content})
-    bench.break_("slow", BIG, rate=RATE)
-    data_dir, place = tmp_path / "data", tmp_path / "place"
-    with start("command", data_dir, place) as run:
-        wait_for_bytes(data_dir, run, share * SIZE)
-        run.kill("everything")
-        assert run.is_gone()
-    check_rest(bench, data_dir, place, content)
+    kill_at(share, bench, tmp_path)
+    check_rest(bench, tmp_path / "data", tmp_path / "place", content)
 
 
 def interrupt(run: Started) -> None:
@@ -193,12 +197,8 @@ def test_every_way_in_goes_on(way, put, tmp_path):
     """Also inside a pipeline."""
     content = make_content(SIZE)
     bench = put({BIG: content})
-    bench.break_("slow", BIG, rate=RATE)
     data_dir, place = tmp_path / "data", tmp_path / "place"
-    with start(way, data_dir, place, keys=[BIG]) as run:
-        wait_for_bytes(data_dir, run, SIZE / 2)
-        run.kill("everything")
-        assert run.is_gone()
+    kill_at(0.5, bench, tmp_path, way)
     bench.mend()
     bench.clear()
     kept = count_kept(data_dir)
@@ -230,28 +230,18 @@ def test_another_users_part_is_copied(put, tmp_path):
     """Its owner could change it later: the file is then this user's, and the part is gone."""
     content = make_content(SIZE)
     bench = put({BIG: content})
-    kill_halfway(bench, tmp_path)
+    kill_at(0.5, bench, tmp_path)
     (kept,) = list_unfinished(tmp_path / "data")
     os.chown(kept, 12345, 12345)
     check_rest(bench, tmp_path / "data", tmp_path / "place", content)
     assert (tmp_path / "data" / BIG).stat().st_uid == os.geteuid()
 
 
-def kill_halfway(bench: FaultServer, folder: Path) -> Rule:
-    """Kill a run when half of the large object was sent."""
-    rule = bench.break_("slow", BIG, rate=RATE)
-    with start("command", folder / "data", folder / "place") as run:
-        wait_for_bytes(folder / "data", run, SIZE / 2)
-        run.kill("everything")
-        assert run.is_gone()
-    return rule
-
-
 @by_each_aws
 def test_replaced_between_two_runs(aws, put, server, tmp_path):
     """The new one arrives whole, with not one byte of the old."""
     bench = put({BIG: make_content(SIZE)})
-    kill_halfway(bench, tmp_path)
+    kill_at(0.5, bench, tmp_path)
     fresh = make_content(SIZE, 1)
     time.sleep(2)
     server.put(BIG, fresh, "resume")
@@ -266,7 +256,7 @@ def test_replaced_between_two_runs(aws, put, server, tmp_path):
 def test_replaced_while_it_goes_on(put, server, tmp_path):
     """It is refused, and the next run brings the new one."""
     bench = put({BIG: make_content(SIZE)})
-    kill_halfway(bench, tmp_path)
+    kill_at(0.5, bench, tmp_path)
     bench.mend()
     fresh = make_content(SIZE, 1)
     bench.break_("call", BIG, times=1, skip=1, do=lambda: server.put(BIG, fresh, "resume"))
@@ -306,7 +296,7 @@ def test_what_was_tampered_with_is_not_in_the_result(put, tmp_path):
     """The whole does not give the ETag, and starts over."""
     content = make_content(SIZE)
     bench = put({BIG: content})
-    kill_halfway(bench, tmp_path)
+    kill_at(0.5, bench, tmp_path)
     (kept,) = list_unfinished(tmp_path / "data")
     with kept.open("r+b") as file:
         file.seek(MIB)
@@ -320,7 +310,7 @@ def test_what_was_tampered_with_is_not_in_the_result(put, tmp_path):
 def test_remove_frees_it_and_no_room_is_said_before(put, tmp_path):
     """`remove` counts what is kept, and takes it away."""
     bench = put({BIG: make_content(SIZE)})
-    kill_halfway(bench, tmp_path)
+    kill_at(0.5, bench, tmp_path)
     words = ["remove", "--subject", "sub-03", "--yes", "--data-dir", tmp_path / "data"]
     done = run_command(*words)
     assert (done.returncode, list_unfinished(tmp_path / "data")) == (0, []), done.stderr
@@ -330,7 +320,7 @@ def test_remove_frees_it_and_no_room_is_said_before(put, tmp_path):
 def test_without_progress_it_is_given_up_and_named(put, tmp_path):
     """After three tries that bring nothing, with how much is kept."""
     bench = put({BIG: make_content(SIZE)})
-    kill_halfway(bench, tmp_path)
+    kill_at(0.5, bench, tmp_path)
     bench.mend()
     bench.break_("reset-at-once", BIG)
     with start("command", tmp_path / "data", tmp_path / "place") as run:
