@@ -30,6 +30,9 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 UNUSABLE = "the AWS CLI"
 #: Where it is written which version the aws of a run has.
 VERSION = "aws.version"
+#: Where an environment has the metadata of its aws, and what tells the version.
+_METADATA = "lib/python3*/*-packages/awscli-*.dist-info"
+_INSTALLED = re.compile(r"(?:awscli-)?(\d+\.\d+\.\d+)")
 #: Seconds that it has to tell its version.
 PROBE = 60.0
 
@@ -127,12 +130,27 @@ def find_fault(command: str, config: Path) -> str | None:
     return f"{UNUSABLE} {command} does not work: {first}; set LAION_FMRI_AWS to another"
 
 
+def find_version(command: str) -> str | None:
+    """Return the version of an aws if the place where it is installed tells it.
+
+    That saves a start of it, which takes half a second of a CPU. The installer's is in
+    ``aws-cli/v2/<version>/dist``, pip's and conda's in an environment that holds its metadata.
+    """
+    prefix = Path(command).resolve().parents[1]
+    names = [prefix.name, *(path.stem for path in prefix.glob(_METADATA))]
+    found = {match[1] for name in names if (match := _INSTALLED.fullmatch(name))}
+    return found.pop() if len(found) == 1 else None
+
+
 def ask_version(command: str, config: Path) -> None:
     """Let an aws write its version into the folder of its `config`, unless another job has."""
     with contextlib.suppress(OSError):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         file = os.open(config.parent / VERSION, flags, 0o600)
         try:
+            if version := find_version(command):
+                os.write(file, f"aws-cli/{version} \n".encode())
+                return
             # Not waited for: it starts while the first bytes arrive.
             subprocess.Popen(
                 [command, "--version"],

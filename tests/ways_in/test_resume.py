@@ -30,8 +30,8 @@ CUT, SIZE = 496 * MIB, 64 * MIB
 RATE = 2 * MIB
 #: What a run that was ended and the next one may bring together, of the object.
 MOST = 1.06
-#: A version 2 of aws, as distributions have it, beside the one of all other tests.
-SECOND = "/usr/bin/aws"
+#: A version 2 of aws beside the one of all other tests: as distributions have it, or another.
+SECOND = os.environ.get("LAION_FMRI_TEST_SECOND_AWS", "/usr/bin/aws")
 
 
 @cache
@@ -41,11 +41,18 @@ def make_content(size: int, version: int = 0) -> bytes:
     return b"".join(dice.randbytes(MIB) for _ in range(size // MIB))
 
 
+@cache
+def find_version() -> str | None:
+    """Return what the second aws says of itself; None if there is none."""
+    if not shutil.which(SECOND):
+        return None
+    return subprocess.run([SECOND, "--version"], capture_output=True, text=True, check=False).stdout
+
+
 def find_second() -> str | None:
     """Say why there is no version 2 of aws; None if there is one."""
-    if not shutil.which(SECOND):
+    if (said := find_version()) is None:
         return f"there is no {SECOND}"
-    said = subprocess.run([SECOND, "--version"], capture_output=True, text=True, check=False).stdout
     return None if said.startswith("aws-cli/2") else f"{SECOND} is {said or 'broken'}"
 
 
@@ -361,6 +368,8 @@ def test_parts_of_two_versions_are_not_mixed(aws, put, server, tmp_path):
 @pytest.mark.parametrize("aws", ["second"], indirect=True)
 def test_an_old_version_is_named_once(aws, put, tmp_path):
     """With what it means, and what to do."""
+    if "aws-cli/2.9." not in str(find_version()):
+        pytest.skip(f"{aws} is not an old one")
     put({f"{FUNC}-{n}_statmap.nii.gz": make_content(SIZE, n) for n in range(2)})
     said = finish("command", tmp_path / "data", tmp_path / "place")
     assert said.count("does not notice by itself when an object is replaced") == 1
