@@ -9,6 +9,7 @@ from laion_fmri.base.bids import parse_key
 from laion_fmri.fetch.arrival import SCRATCH
 from laion_fmri.fetch.job import Job
 from laion_fmri.fetch.outcomes import WAITING, OutcomeReader
+from laion_fmri.folder import unfinished
 from laion_fmri.folder.staging import list_files, open_own
 from laion_fmri.run.run_folder import RunFolder
 from laion_fmri.selection.overview import name_sessions, order_session
@@ -52,6 +53,7 @@ class State(NamedTuple):
     running: tuple[Running, ...] = ()
     waiting: int = 0  # files that another run is fetching
     lost_bytes: int = 0  # of what has failed, which is not waited for
+    kept: str = ""  # in words, what of unfinished files outlives a run that is stopped
 
 
 class Monitor:
@@ -64,6 +66,7 @@ class Monitor:
         self._folder = folder
         self._sizes = {row.key: row.size for row in rows}
         self._total = sum(self._sizes.values())
+        self._large = [row.key for row in rows if row.size >= unfinished.LEAST]
         self._jobs = {job.name: job for job in folder.jobs}
         self._places: dict[str, str] = {}  # in words, of the batches that have been under way
         self._homes = {key: job.name for job in folder.jobs for key, _ in job.objects}
@@ -94,6 +97,7 @@ class Monitor:
             tuple(running),
             len(self._waiting),
             self._lost,
+            unfinished.explain(self._folder.data_dir, self._large) if self._large else "",
         )
 
     def _note(self, key: str, outcome: str) -> None:

@@ -62,12 +62,16 @@ def open_painter(console: Console) -> Iterator[Callable[[State, Pace], None]]:
 
 def make_screen(now: State, pace: Pace, width: int, height: int) -> list[Text]:
     """Return the lines that show `now` on a terminal of `width` columns and `height` lines."""
-    room = max(0, min(MOST_LINES, height - 1))
+    # What is kept is said at the end, unless the terminal has no more than two lines.
+    kept = f"  {now.kept} if you stop (Ctrl-C)" if now.kept and height > 2 else ""
+    room = max(0, min(MOST_LINES, height - 1 - bool(kept)))
     shown = now.running if len(now.running) <= room else now.running[: max(0, room - 1)]
     lines = [_make_header(now, pace, width), *(_make_line(item, width) for item in shown)]
     if len(shown) < len(now.running) and room:
         more = shorten(f"  and {len(now.running) - len(shown)} more", width)
         lines.append(Text(more, style="dim"))
+    if kept:
+        lines.append(Text(shorten(kept, width), style="dim"))
     return lines
 
 

@@ -165,8 +165,10 @@ def test_terminal_shows_all_and_each_transfer(watched):
         ), lines[0]
         own = next(line for line in lines if SLOW in line)
         assert re.fullmatch(rf"  {SLOW} +\d\.\d/6\.0 MB +\d+%", own), own
-        assert len(lines) <= 1 + 3
+        assert len(lines) <= 1 + 3 + 1
         assert max(map(len, lines)) < columns
+    kept = r"  \d\.\d MB of 1 unfinished file is kept if you stop \(Ctrl-C\)"
+    assert any(re.fullmatch(kept, lines[-1]) for lines in busy), busy
     counts = [float(re.search(r"([\d.]+)/6\.0 MB", "\n".join(lines))[1]) for lines in busy]
     assert counts == sorted(counts)
     assert len(set(counts)) > 2
@@ -219,7 +221,8 @@ NAME = "sub-03_ses-01_task-images_space-T1w_stat-effect_desc-SingletrialBetas_st
 def test_view_fits_every_terminal(width, height, count):
     """No line is wider than the terminal, and there are no more than it has."""
     running = tuple(Running(f"{'脳' * n}{NAME}", 10**n, 10**12, n, n + 1) for n in range(count))
-    now = State(1234, 56_789, 10**11, 10**13, 12, running[:12] + running[:28])
+    kept = "1.1 GB of 3 unfinished files are kept" if count != 1 else ""
+    now = State(1234, 56_789, 10**11, 10**13, 12, running[:12] + running[:28], kept=kept)
     pace = Pace()
     pace.add(10**10, now=0.0)
     pace.add(10**11, now=5.0)
@@ -227,6 +230,7 @@ def test_view_fits_every_terminal(width, height, count):
     assert max(cell_len(line.plain) for line in lines) <= width
     assert len(lines) <= height
     assert lines[0].plain.startswith("1,234/56,789 files"[:width])
+    assert bool(kept and height > 2) == ("(Ctrl-C)" in lines[-1].plain)
 
 
 def test_long_names_lose_their_middle():
