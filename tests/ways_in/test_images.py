@@ -585,3 +585,17 @@ def test_a_full_disk_keeps_what_has_come(with_id, tmp_path):
     first, second = with_id.find("download")
     assert first.range is None
     assert int(re.fullmatch(r"bytes=(\d+)-", second.range)[1]) > 2_000_000
+
+
+def test_a_broken_file_is_repaired(with_id, tmp_path):
+    """Found by its content, and fetched again by the id; without one, the broken file stays."""
+    assert run_command(*WORDS, "--data-dir", tmp_path).returncode == 0
+    broken = b"x" + CONTENT[1:]
+    (tmp_path / KEY).write_bytes(broken)
+    words = ["verify", *WORDS[1:], "--repair", "--data-dir", tmp_path]
+    without = run_command(*words, LAION_FMRI_REQUEST_ID=None)
+    assert (without.returncode, (tmp_path / KEY).read_bytes() == broken) == (1, True)
+    assert f"not fetched: needs a request id: ask at {FORM}" in without.stderr
+    done = run_command(*words)
+    assert (done.returncode, "1 ok, 1 repaired" in done.stdout) == (0, True), done
+    assert read_tree(tmp_path) == {KEY: CONTENT, OTHER: b"a,b\n"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultServer
-from helpers import complaints, read_tree, run, stat_all
+from helpers import DERIVATIVES, complaints, read_tree, run, stat_all
 from runs import (
     WAYS,
     Started,
@@ -35,6 +36,8 @@ ARRIVE = {
     for key, content in OBJECTS.items()
     if key.endswith("_trials.tsv") and not fnmatchcase(key, HELD)
 }
+MIB = 2**20
+HUGE = f"{DERIVATIVES}/sub-03/ses-01/func/sub-03_ses-01_task-images_statmap.nii.gz"
 pytestmark = pytest.mark.faults
 
 
@@ -252,3 +255,34 @@ def test_a_disk_mounted_inside_the_data_directory(tiny, tiny_objects, tmp_path):
         assert "nothing to do" in again.stdout
     finally:
         disk.close()
+
+
+def test_what_is_kept_of_a_large_file_counts_as_room(bench, server, make_disk, monkeypatch):
+    """Only the rest of it has to fit; that it does not is said before a byte is asked for."""
+    content = random.Random(0).randbytes(64 * MIB)
+    server.add_bucket("room", {HUGE: content})
+    monkeypatch.setenv("LAION_FMRI_BUCKET", "room")
+    disk = make_disk("size=80m")
+    folder = disk.seen / ".laion_fmri" / "unfinished"
+
+    def count_kept() -> int:
+        return sum(file.stat().st_blocks * 512 for file in folder.glob("*"))
+
+    bench.break_("slow", HUGE, rate=2 * MIB)
+    with begin("command", disk) as run:
+        assert wait_until(lambda: count_kept() > len(content) // 2), run.said()
+        run.kill("everything")
+        assert run.is_gone()
+    bench.mend()
+    rest = len(content) - count_kept()
+    room = os.statvfs(disk.seen)
+    disk.run("fallocate", "-l", room.f_bavail * room.f_frsize - rest // 2, disk.path / "ballast")
+    bench.clear()
+    with begin("command", disk) as run:
+        assert run.wait() == 1, run.said()
+        assert f"{rest:,} bytes are to be fetched, and the disk of {disk.path}" in run.said()
+    assert bench.sent[HUGE] == 0
+    disk.run("rm", disk.path / "ballast")
+    finish("command", disk.path, disk.path.with_name("place"), prefix=disk.prefix)
+    assert read_tree(disk.seen) == {HUGE: content}
+    assert list_leftovers(disk.seen) == []
