@@ -30,7 +30,7 @@ test-workflow: .venv/demo.done .venv-aws/done
 
 # What takes long: runs that are killed at random moments, and the like.
 test-faults: .venv/test.done .venv-aws/done
-	$(PYTEST) -m faults --dist loadgroup
+	$(PYTEST) -m faults --dist worksteal
 
 # The lowest releases that pyproject.toml allows, in an environment of their own.
 test-lowest: .venv/test.done .venv-aws/done

@@ -172,7 +172,6 @@ def below(root: Path, settings: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.faults
-@pytest.mark.xdist_group("image")
 @pytest.mark.timeout(600)
 def test_image_passes_the_test_of_the_definition(image: Path) -> None:
     """The %test section: both programs start."""
@@ -182,7 +181,6 @@ def test_image_passes_the_test_of_the_definition(image: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.xdist_group("image")
 @pytest.mark.timeout(600)
 def test_image_fetches_for_a_user_that_it_does_not_know(image, tiny, tiny_objects):
     """As with ``docker run --user``, and the files arrive."""

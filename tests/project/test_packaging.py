@@ -74,7 +74,6 @@ def run_installed(command: list[str | Path], folder: Path) -> str:
 
 
 @pytest.mark.faults
-@pytest.mark.xdist_group("installed")
 @pytest.mark.timeout(600)
 def test_wheel_in_an_empty_environment_downloads_a_session(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]
@@ -98,7 +97,6 @@ def test_citation_and_addresses_are_of_this_version():
 
 
 @pytest.mark.faults
-@pytest.mark.xdist_group("installed")
 @pytest.mark.timeout(600)
 def test_the_pipeline_of_the_readme_runs_with_the_wheel_alone(
     installed: Path, tmp_path: Path, bucket: SampleServer, objects: dict[str, bytes]

@@ -155,11 +155,7 @@ def use_command(stage: Stage) -> Ended:
 
 
 WAYS = {"snakemake": use_snakemake, "download": use_download, "command": use_command}
-#: All that a way in has to tell, by one process of the tests: each story is told once.
-TELLERS = {way: pytest.mark.xdist_group(f"faults-{way}") for way in WAYS}
-by_each_way = pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=mark) for way, mark in TELLERS.items()]
-)
+by_each_way = pytest.mark.parametrize("way", WAYS)
 LATER = pytest.mark.faults
 #: The stories that take less long, each with the way in that tells it first.
 FIRST = {"storm": "snakemake", "obstacles": "snakemake"}
@@ -171,7 +167,7 @@ def by_story(*names: str, title: str = "name, way") -> pytest.MarkDecorator:
     for name in names:
         for way in WAYS:
             values = (name, way) if "name" in title else (way,)
-            marks = [TELLERS[way], *([] if FIRST.get(name) == way else [LATER])]
+            marks = () if FIRST.get(name) == way else LATER
             told.append(pytest.param(*values, marks=marks, id="-".join(values)))
     return pytest.mark.parametrize(title, told)
 

@@ -88,8 +88,7 @@ def wait_for_rest(run: Started, data_dir: Path) -> None:
 
 
 CASES = [
-    # Those of a way in by one process of the tests, which measures once how long it takes.
-    pytest.param(way, victim, number, marks=pytest.mark.xdist_group(f"kills-{way}"))
+    (way, victim, number)
     for victim in ("everything", "snakemake", "aws", "starter")
     for number in range(MOMENTS)
     for way in [WAYS[number % 3]]

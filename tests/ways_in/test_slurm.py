@@ -40,7 +40,6 @@ from laion_fmri.download import download
 REASON = find_slurm()
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 
