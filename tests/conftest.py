@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from faults import FaultServer, serve_faults
 from helpers import TINY, find_aws, sandbox
 from hypothesis import HealthCheck, settings
+from slurm import find_slurm, remove_left_over
 
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
 
@@ -39,6 +41,12 @@ settings.load_profile("ours")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Tidy up after tests of SLURM that were killed."""
+    if not hasattr(session.config, "workerinput") and find_slurm() is None:
+        remove_left_over()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With ``LAION_FMRI_TEST_ONE_WAY``, slow tests that go by each way in go by one of them.
 
@@ -58,6 +66,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         dropped |= {item for index, item in enumerate(found) if index != turn}
     config.hook.pytest_deselected(items=[*dropped])
     items[:] = [item for item in items if item not in dropped]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """From the time ``LAION_FMRI_TEST_UNTIL``, in seconds since 1970, slow tests are skipped."""
+    until = os.environ.get("LAION_FMRI_TEST_UNTIL")
+    if until and item.get_closest_marker("faults") and time.time() > float(until):
+        pytest.skip("the time for slow tests is over: LAION_FMRI_TEST_UNTIL")
 
 
 @pytest.fixture(autouse=True)

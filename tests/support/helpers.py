@@ -340,15 +340,20 @@ def run(
     )
 
 
+#: What a command says on stderr every ten seconds, so only on a slow machine.
+PROGRESS = re.compile(r"^[\d,]+ of [\d,]+ files, .*\n", re.MULTILINE)
+
+
 def run_command(*arguments: object, cwd: Path | None = None, **settings: object):
-    """Run the ``laion-fmri`` command with its output in pipes."""
-    return run([sys.executable, "-m", "laion_fmri", *arguments], cwd=cwd, **settings)
+    """Run the ``laion-fmri`` command with its output in pipes; its lines of progress are left out."""
+    done = run([sys.executable, "-m", "laion_fmri", *arguments], cwd=cwd, **settings)
+    done.stderr = PROGRESS.sub("", done.stderr)
+    return done
 
 
 def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Return what a command has said on stderr, but for its lines of progress."""
-    progress = re.compile(r"[\d,]+ of [\d,]+ files, .*")
-    return [line for line in done.stderr.splitlines() if not progress.fullmatch(line)]
+    return PROGRESS.sub("", done.stderr).splitlines()
 
 
 def run_script(text: str, *, cwd: Path | None = None, **settings: object):

@@ -232,7 +232,7 @@ def test_stops_at_once(upstream, capfd):
         assert bench.wait_for(lambda _: len(bench.exchanges) == 50, 30)
         start = time.monotonic()
         bench.stop()
-        assert time.monotonic() - start < 10  # they hang for ever, or for a minute
+        assert time.monotonic() - start < 40  # they hang for ever, or for a minute
         with pytest.raises(ConnectionRefusedError):
             ask(bench, A)
     assert capfd.readouterr() == ("", "")

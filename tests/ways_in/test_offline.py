@@ -39,8 +39,8 @@ CUT_OFF = r"the bucket cannot be reached; using its listing of \d{4}-\d\d-\d\d \
 OFFLINE = r"the bucket is not asked, being offline; using its listing of \d{4}-\d\d-\d\d \d\d:\d\d"
 MISSING = "1 of 4 files ({} bytes) are not here, and the bucket cannot be reached: {}; "
 MISSING += "run the same again with a connection"
-#: Seconds for a listing that has to be given up, with some more for a busy machine.
-SOON = 12
+#: Seconds after which a listing was not given up: botocore's own attempts would last for minutes.
+NEVER = 60
 
 
 class Gate:
@@ -100,6 +100,15 @@ class Gate:
             waiting.connect_ex(("127.0.0.1", self.port))
             self._waiting.append(waiting)
 
+    def count_new(self) -> int:
+        """Return how many connections have come since the last time, to a silent gate."""
+        before = len(self._waiting)
+        self._listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._waiting.append(self._listener.accept()[0])
+        return len(self._waiting) - before
+
     def open(self) -> None:
         """Let everything through again."""
         self.close()
@@ -141,10 +150,10 @@ def list_all() -> None:
 
 
 def get_command(data_dir: Path, *more: object):
-    """Run the command, which has to be quick; return what it did and what it complained of."""
+    """Run the command, which has to give up soon; return what it did and what it complained of."""
     started = time.monotonic()
     done = run_command("download", "--subject", "03", "--data-dir", data_dir, *more)
-    assert time.monotonic() - started < SOON
+    assert time.monotonic() - started < NEVER
     assert "Traceback" not in done.stderr
     return done, complaints(done)
 
@@ -165,7 +174,7 @@ def test_a_complete_download_needs_no_network(gate, data_dir, calls, how):
     with pytest.warns(SelectionWarning, match=CUT_OFF) as caught:
         report = download("03", data_dir=data_dir)
     assert (len(caught), set(report["outcome"])) == (1, {"present"})
-    assert time.monotonic() - started < SOON
+    assert time.monotonic() - started < NEVER
     assert not calls.exists()
 
 
@@ -381,10 +390,10 @@ def test_the_first_failure_is_enough(gate):
     gate.break_("silent")
     with pytest.warns(SelectionWarning, match=CUT_OFF):
         assert get_subjects() == ["sub-03"]
-    started = time.monotonic()
+    assert gate.count_new() > 0
     with pytest.warns(SelectionWarning, match=CUT_OFF):
         assert len(key_table("03", data_dir=os.environ["HOME"])) == 4
-    assert time.monotonic() - started < 2
+    assert gate.count_new() == 0
 
 
 def test_a_slow_answer_is_waited_for_where_others_have_come(gate, monkeypatch):
@@ -446,7 +455,7 @@ def run_it(folder: Path, *words: object) -> tuple[int, str, list[str]]:
     """Run Snakemake; return its status, all that it said, and our lines."""
     started = time.monotonic()
     done = run_snakemake(folder, *words)
-    assert time.monotonic() - started < 2 * SOON
+    assert time.monotonic() - started < NEVER
     said = done.stdout + done.stderr
     ours = [line for line in done.stderr.splitlines() if line.startswith("laion-fmri: ")]
     return done.returncode, said, [line.removeprefix("laion-fmri: ") for line in ours]
