@@ -345,7 +345,7 @@ PROGRESS = re.compile(r"^[\d,]+ of [\d,]+ files, .*\n", re.MULTILINE)
 
 
 def run_command(*arguments: object, cwd: Path | None = None, **settings: object):
-    """Run the ``laion-fmri`` command with its output in pipes; its lines of progress are left out."""
+    """Run the ``laion-fmri`` command with its output in pipes, without its lines of progress."""
     done = run([sys.executable, "-m", "laion_fmri", *arguments], cwd=cwd, **settings)
     done.stderr = PROGRESS.sub("", done.stderr)
     return done
