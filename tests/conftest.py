@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
 import socket
+import subprocess
 import time
 import zlib
 from collections import defaultdict
@@ -17,6 +19,8 @@ from faults import FaultServer, serve_faults
 from helpers import TINY, find_aws, sandbox
 from hypothesis import HealthCheck, settings
 from slurm import find_slurm, remove_left_over
+from warm import COLD, find_starter, start_snakemake_warm
+from warm_aws import warm_up
 
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
 
@@ -45,6 +49,41 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Tidy up after tests of SLURM that were killed."""
     if not hasattr(session.config, "workerinput") and find_slurm() is None:
         remove_left_over()
+
+
+#: The real AWS CLI, and what starts a process, before either is started warm.
+COLD_AWS, COLD_POPEN = os.environ.get("LAION_FMRI_AWS", "aws"), subprocess.Popen
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start aws and Snakemake from processes that have loaded them already."""
+    if session.items and not COLD:
+        os.environ["LAION_FMRI_AWS"] = warm_up(find_aws())
+        start_snakemake_warm(find_starter().path)
+
+
+@contextlib.contextmanager
+def start_cold_if_marked(node: pytest.Item | pytest.Collector) -> Iterator[None]:
+    """Start aws and Snakemake as users do, in a module or a test with the mark ``cold``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if node.get_closest_marker("cold"):
+            patch.setenv("LAION_FMRI_AWS", COLD_AWS)
+            patch.setattr(subprocess, "Popen", COLD_POPEN)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def start_module_cold(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start aws and Snakemake cold for what a whole module shares."""
+    with start_cold_if_marked(request.node):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def start_test_cold(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start aws and Snakemake cold for one test."""
+    with start_cold_if_marked(request.node):
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -231,7 +231,7 @@ class Anatomy:
                 f"{brain.n_voxels} voxels; give one value for each, along the last axis"
             )
         if not file.name.endswith((".nii", ".nii.gz")):
-            raise SelectionError(f"{file} is no name of an image; end it in .nii or .nii.gz")
+            raise SelectionError(f"{file} is not a valid image name; end it in .nii or .nii.gz")
         volume = np.zeros((*brain.values.shape, *given.shape[:-1]), np.float32)
         volume[brain.values] = given.T
         nibabel: Any = importlib.import_module("nibabel")

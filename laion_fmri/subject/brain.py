@@ -67,7 +67,7 @@ def anatomical_of(suffix: str, res: str | None, desc: str | None = None) -> Want
 
 
 def read_brain(files: Files, source: str, res: str | None) -> Brain:
-    """Read a brain mask; the mean-R2 map stands in for an anatomical one that is not to be had."""
+    """Read a brain mask; the mean-R2 map stands in for an anatomical one that cannot be had."""
     if source not in SOURCES:
         near = suggest(str(source), SOURCES)
         raise SelectionError(

@@ -49,7 +49,7 @@ def read_label(name: str, value: object) -> str:
         raise InputTypeError(f"{name} has to be a str such as '{name}-01', and is {value!r}")
     label = value.removeprefix(f"{name}-")
     if not label or not label.isalnum():
-        raise SelectionError(f"{value!r} is no name such as '{name}-01'")
+        raise SelectionError(f"{value!r} is not a valid name such as '{name}-01'")
     return label
 
 

@@ -28,7 +28,7 @@ def load_subjects(
         If the list is empty, or not of str; and what loading one of them raises.
     """
     if isinstance(subjects, str) or not isinstance(subjects, Iterable):
-        raise InputTypeError(f"subjects={subjects!r} is no list such as ['sub-01', 'sub-03']")
+        raise InputTypeError(f"subjects={subjects!r} is not a list such as ['sub-01', 'sub-03']")
     loaded = [load_subject(one, data_dir, fetch=fetch, n_jobs=n_jobs) for one in subjects]
     if not loaded:
         raise SelectionError("the list of subjects is empty; name one")

@@ -236,7 +236,7 @@ def _parse_header(stream: IO[bytes], path: StrPath) -> Header:
         raise _damaged(path, f"its header is not valid: {error}") from None
     if len(shape) < 3 or min(shape) < 1 or dtype.kind not in "iuf":
         raise ImageError(
-            f"{os.fspath(path)} is no image of real numbers in three dimensions or more: its "
+            f"{os.fspath(path)} is not an image of real numbers in three or more dimensions: its "
             f"shape is {_spell(shape)} and its type {dtype}"
         )
     if offset < size:

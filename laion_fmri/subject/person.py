@@ -160,9 +160,9 @@ class Subject(Anatomy):
         DataNotDownloadedError, ImageError
         """
         if stimuli not in (None, "shared", "unique"):
-            raise SelectionError(f"stimuli={stimuli!r} is none of: 'shared', 'unique', None")
+            raise SelectionError(f"stimuli={stimuli!r} is neither 'shared', 'unique' nor None")
         if roi is not None and mask is not None:
-            raise SelectionError("roi and mask exclude each other; give one of them")
+            raise SelectionError("roi and mask cannot both be given; give one of them")
         labels, brain = by_session(session), self._brain(mask_source)
         chosen = self._choose(brain, roi, mask)
         trials = Trials(self._files, stimuli)
@@ -231,7 +231,7 @@ class Subject(Anatomy):
         Raises
         ------
         MismatchError
-            If the table has another length than the image, if that is here, or is no table.
+            If the table has another length than the image, if that is here, or is not a table.
         DataNotDownloadedError, SelectionError, InputTypeError
         """
         found = read_trials(self._files, by_session(session))
@@ -272,7 +272,7 @@ class Subject(Anatomy):
         if threshold is None:
             return {}
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
-            raise InputTypeError(f"nc_threshold={threshold!r} is no number from 0 to 100")
+            raise InputTypeError(f"nc_threshold={threshold!r} is not a number from 0 to 100")
         wanted = [want(GLM, ses, desc="Noiseceiling", suffix="statmap") for ses in labels]
         paths = self._files.need(*wanted)
         return {label: brain.cut(path) for label, path in zip(labels, paths, strict=True)}

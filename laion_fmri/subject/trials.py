@@ -80,7 +80,8 @@ def _read_table(path: Path) -> "pd.DataFrame":
         table = pd.read_csv(path, sep="\t")
     except (ValueError, OSError) as error:
         raise MismatchError(
-            f"{path} is no table of trials ({error}); fetch it again: laion-fmri verify --repair"
+            f"{path} is not a valid trial table ({error}); fetch it again: "
+            "laion-fmri verify --repair"
         ) from None
     table.attrs["path"] = str(path)
     if "beta_index" in table and not table["beta_index"].is_monotonic_increasing:

@@ -157,7 +157,9 @@ def test_what_is_no_image_is_named(tmp_path):
         read_header(tmp_path / "missing.nii.gz")
     numbers = nibabel.Nifti1Image(np.ones((2, 2, 2), "complex64"), np.eye(4))
     nibabel.save(numbers, tmp_path / "c.nii")
-    with pytest.raises(ImageError, match=r"c.nii is no image of real numbers.*2 x 2 x 2.*complex"):
+    with pytest.raises(
+        ImageError, match=r"c.nii is not an image of real numbers.*2 x 2 x 2.*complex"
+    ):
         read_header(tmp_path / "c.nii")
 
 

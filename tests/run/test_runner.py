@@ -32,6 +32,7 @@ def test_a_listing_that_fails_leaves_no_process(find_children, monkeypatch, tmp_
     assert find_children() == []
 
 
+@pytest.mark.cold
 def test_only_the_first_run_loads_ahead(find_children, tiny, tiny_objects, tmp_path):
     """A new data directory will be fetched into; later, or in a dry run, nobody knows yet."""
     settings = Settings("03", data_dir=tmp_path)

@@ -10,6 +10,7 @@ a script is started cold, and ``LAION_FMRI_COLD_TESTS=1`` starts everything so.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -27,10 +28,14 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
+#: Whether everything is started cold; read here, since a test has none of our settings.
+COLD = bool(os.environ.get("LAION_FMRI_COLD_TESTS"))
 #: Programs that are started this way.
 PROGRAMS = ("laion_fmri", "snakemake")
+#: That of the package's own, which is started by its path.
+LOADER = "/laion_fmri/run/loader.py"
 #: What they load of others.
 LIBRARIES = (
     "boto3",
@@ -80,35 +85,94 @@ class Starter:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``python -m`` with `words`, as :func:`subprocess.run` does with pipes and text."""
         said: dict[int, bytes] = {}
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(self.path)
-            readers = []
-            for number in (1, 2):
-                source, target = os.pipe()
-                socket.send_fds(connection, [b"."], [target])
-                os.close(target)
-                readers.append(threading.Thread(target=_read, args=(source, said, number)))
-                readers[-1].start()
-            order = {"words": words, "cwd": cwd, "environment": dict(environment)}
-            connection.sendall(json.dumps(order).encode() + b"\n")
-            with connection.makefile("r") as answers:
-                pid = int(answers.readline())
-                connection.settimeout(timeout)
-                try:
-                    status = int(answers.readline())
-                except BaseException as error:
-                    os.kill(pid, signal.SIGKILL)
-                    if isinstance(error, TimeoutError):
-                        raise subprocess.TimeoutExpired(words, timeout) from None
-                    raise
-            end = time.monotonic() + timeout
-            for reader in readers:  # others may write there for longer than the program itself
-                reader.join(max(0, end - time.monotonic()))
-                if reader.is_alive():
-                    raise subprocess.TimeoutExpired(words, timeout)
-        texts = [said[number].decode() for number in (1, 2)]
+        pipes = [os.pipe() for _ in range(2)]
+        files = [os.open(os.devnull, os.O_RDONLY), *(target for _, target in pipes)]
+        order = {"words": words, "cwd": cwd, "environment": dict(environment)}
+        process = Started(self.path, order, files)
+        readers = [
+            threading.Thread(target=_read, args=(source, said, number))
+            for number, (source, _) in enumerate(pipes)
+        ]
+        for file, reader in zip(files, [None, *readers], strict=True):
+            os.close(file)
+            if reader:
+                reader.start()
+        try:
+            status = process.wait(timeout)
+        except BaseException:
+            os.kill(process.pid, signal.SIGKILL)
+            raise
+        end = time.monotonic() + timeout
+        for reader in readers:  # others may write there for longer than the program itself
+            reader.join(max(0, end - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(words, timeout)
+        texts = [said[number].decode() for number in range(2)]
         texts = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
         return subprocess.CompletedProcess([sys.executable, "-m", *words], status, *texts)
+
+
+class Started:
+    """A program that a starter has started, with what :class:`subprocess.Popen` tells of one.
+
+    It leads a session of its own. `files` are its standard input, output and error.
+    """
+
+    def __init__(self, path: str, order: Mapping[str, object], files: list[int]) -> None:
+        self.args = order["words"]
+        self.returncode: int | None = None
+        self.stdin: IO[bytes] | None = None
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(path)
+        socket.send_fds(self._connection, [b"."], files)
+        self._connection.sendall(json.dumps({**order, "starter": path}).encode() + b"\n")
+        self._answers = self._connection.makefile("r")
+        self.pid = int(self._answers.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its exit status."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Return its exit status, None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+
+def start_snakemake_warm(path: str) -> type[subprocess.Popen]:
+    """Have the starter at `path` start the process that the package starts for Snakemake.
+
+    Returns the class that does so from now on, in the place of :class:`subprocess.Popen`.
+    """
+    at_start = _find_settings(os.environ)
+
+    class Popen(subprocess.Popen):
+        def __new__(cls, args, *rest, **options):
+            is_ours = args[:2] == [sys.executable, "-P"] and args[2].endswith(LOADER)
+            if not is_ours or _find_settings(options["env"]) != at_start:
+                return super().__new__(cls)
+            source, target = os.pipe()
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            order = {
+                "words": args[2:],
+                "cwd": options["cwd"] or str(Path.cwd()),
+                "environment": options["env"],
+            }
+            process = Started(path, order, [source, nothing, nothing])
+            os.close(source)
+            os.close(nothing)
+            process.stdin = os.fdopen(target, "wb", buffering=0)
+            return process
+
+    subprocess.Popen = Popen
+    return Popen
 
 
 def _read(source: int, said: dict[int, bytes], number: int) -> None:
@@ -124,13 +188,13 @@ def find_starter() -> Starter:
 
 def can_be_warm(command: list[str], environment: Mapping[str, str]) -> bool:
     """Whether a command is one of the programs, to be started by this Python as it is."""
-    if os.environ.get("LAION_FMRI_COLD_TESTS") or command[:2] != [sys.executable, "-m"]:
+    if COLD or command[:2] != [sys.executable, "-m"]:
         return False
-    settings = [
-        {name: value for name, value in found.items() if name.startswith(READ_AT_START)}
-        for found in (environment, os.environ)
-    ]
-    return command[2] in PROGRAMS and settings[0] == settings[1]
+    return command[2] in PROGRAMS and _find_settings(environment) == _find_settings(os.environ)
+
+
+def _find_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    return {n: value for n, value in environment.items() if n.startswith(READ_AT_START)}
 
 
 def serve(listener: socket.socket) -> dict:
@@ -155,21 +219,28 @@ def serve(listener: socket.socket) -> dict:
 def fork_again(connection: socket.socket) -> dict:
     """Tell the process id of a program, and later its exit status; return its order in it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    outputs = [socket.recv_fds(connection, 1, 1)[1][0] for _ in range(2)]
+    files = socket.recv_fds(connection, 1, 3)[1]
     with connection.makefile("r") as lines:
         order = json.loads(lines.readline())
+    is_ready, ready = os.pipe()
     if pid := os.fork():
-        for output in outputs:
-            os.close(output)
+        os.close(ready)
+        for file in files:
+            os.close(file)
+        os.read(is_ready, 1)  # it leads a session now, which can be ended
         connection.sendall(f"{pid}\n".encode())
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        connection.sendall(f"{status}\n".encode())
+        with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+            connection.sendall(f"{status}\n".encode())
         os._exit(0)
     connection.close()
     os.setsid()
-    for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), *outputs)):
-        os.dup2(stream, number)
-        os.close(stream)
+    os.close(is_ready)
+    os.close(ready)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin = os.fdopen(0, closefd=False)
     return order
 
 
@@ -180,10 +251,14 @@ def main() -> NoReturn:
     os.environ.update(order["environment"])
     time.tzset()
     os.chdir(order["cwd"])
-    module, *rest = order["words"]
-    sys.argv = [module, *rest]
-    sys.path[0] = str(Path.cwd())  # as with ``python -m``
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    program, *_ = sys.argv = order["words"]
+    start_snakemake_warm(order["starter"])
+    if program.endswith(LOADER):
+        del sys.path[0]  # as with ``python -P``
+        runpy.run_path(program, run_name="__main__")
+    else:
+        sys.path[0] = str(Path.cwd())  # as with ``python -m``
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
     sys.exit()
 
 

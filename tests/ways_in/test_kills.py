@@ -32,7 +32,7 @@ OBJECTS = make_objects()
 #: Patterns of the objects that do not arrive before a run is stopped: some of each batch.
 HELD = ("*-1*_trials.tsv", "*/V[0-3].nii.gz")
 ARRIVE = sorted(key for key in OBJECTS if not any(fnmatchcase(key, held) for held in HELD))
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.cold, pytest.mark.faults]
 #: Bytes per second of one object, so that a run takes some seconds.
 RATE = 1000
 #: Moments at which each kind of process is killed; fewer where there is little time.

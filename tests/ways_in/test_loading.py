@@ -320,11 +320,11 @@ BAD = {
     ),
     "session of int": (lambda s: s.get_betas(1), InputTypeError, "such as 'ses-01', and is 1"),
     "no session": (lambda s: s.get_trial_info([]), SelectionError, "list of sessions is empty"),
-    "a path": (lambda s: s.get_betas("../01"), SelectionError, "'../01' is no name"),
+    "a path": (lambda s: s.get_betas("../01"), SelectionError, "'../01' is not a valid name"),
     "both": (
         lambda s: s.get_betas("01", roi="V1", mask=np.ones(3, bool)),
         SelectionError,
-        "roi and mask exclude each other",
+        "roi and mask cannot both be given",
     ),
     "mask shape": (
         lambda s: s.get_betas("01", mask=np.ones(3, bool)),
@@ -350,7 +350,7 @@ BAD = {
     "threshold of str": (
         lambda s: s.get_betas("01", nc_threshold="20"),
         InputTypeError,
-        "nc_threshold='20' is no number from 0 to 100",
+        "nc_threshold='20' is not a number from 0 to 100",
     ),
     "stimuli": (lambda s: s.get_betas("01", stimuli="all"), SelectionError, "'shared', 'unique'"),
     "source": (

@@ -20,7 +20,7 @@ from runs import Started, find_complete, finish, list_leftovers, signal_group, s
 
 from laion_fmri.sample import SampleServer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.cold, pytest.mark.faults]
 MIB = 2**20
 FUNC = "derivatives/glmsingle-tedana/sub-03/ses-01/func/sub-03_ses-01_task-images_desc"
 BIG = f"{FUNC}-SingletrialBetas_statmap.nii.gz"

@@ -22,6 +22,7 @@ import pytest
 from helpers import TINY, find_aws, read_tree
 
 pytestmark = [
+    pytest.mark.cold,
     pytest.mark.faults,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two other users"),
 ]

@@ -39,6 +39,7 @@ from laion_fmri.download import download
 
 REASON = find_slurm()
 pytestmark = [
+    pytest.mark.cold,
     pytest.mark.faults,
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
