@@ -76,7 +76,7 @@ def find_data_dir(data_dir: StrPath | None = None) -> tuple[Path, str]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataDirNotSetError(
             f"the saved choice in {file} cannot be used ({error!r}); run 'laion-fmri config "
-            "--data-dir DIR' to write it anew"
+            "--data-dir DIR' to write a new one"
         ) from None
 
 

@@ -84,9 +84,9 @@ class Service:
         except (ValueError, RecursionError):
             answer = None
         if status == 429:
-            raise ServiceError(f"{self.url} has had too many requests; try again in some minutes")
+            raise ServiceError(f"{self.url} has had too many requests; try again in a few minutes")
         if status >= 500:
-            raise ServiceError(f"{self.url} has an error of its own ({status}); try again later")
+            raise ServiceError(f"{self.url} reports an internal error ({status}); try again later")
         is_refusal = status >= 400
         if (
             not isinstance(answer, dict)
@@ -94,7 +94,7 @@ class Service:
             or (is_refusal and "detail" not in answer)
         ):
             raise ServiceError(
-                f"{self.url} answers something else ({status}); is there a login page (captive "
+                f"{self.url} gave an unexpected answer ({status}); is there a login page (captive "
                 "portal) in between? Try from another network"
             )
         if is_refusal:

@@ -134,7 +134,7 @@ def _print_plan(run: "Run") -> None:
         return
     output.write(f"{plan}, into {run.data_dir}")
     if kept := unfinished.explain(run.data_dir, (row.key for row in missing)):
-        output.write(f"{kept}, and fetched no second time")
+        output.write(f"{kept}, and not fetched again")
     if missing:
         is_new = not run.data_dir.exists()  # in a dry run
         free = format_size(count_free_bytes(run.data_dir.parent if is_new else run.data_dir))

@@ -94,7 +94,7 @@ def _explain_words(words: Sequence[str], command: argparse.ArgumentParser) -> st
         elif not is_value:
             home = _find_home(word, command)
             guess = f"; did you mean '--{home} {word}'?" if home else ", which takes only options"
-            texts.append(f"{word!r} stands alone in '{command.prog}'{guess}")
+            texts.append(f"{word!r} is not an argument of '{command.prog}'{guess}")
     return "; ".join(texts)
 
 

@@ -54,18 +54,18 @@ def add(commands: Any) -> None:
 
     text = "show the licences of the data"
     license_ = add_command(commands, "license", _run_license, text, "example: laion-fmri license")
-    unneeded = "does nothing any more: the images are given out by a form"
+    unneeded = "does nothing any more: access to the images is by a form"
     license_.add_argument("--accept-stimuli", action="store_true", help=unneeded)
     add_options(license_, data_dir="does nothing any more")
 
-    text = "keep the request id with which the images are given out"
+    text = "save the request id that gives access to the images"
     epilog = (
         "Without --request-id it is asked for, or read from a pipe, so that neither other users "
         "of the machine nor the history of the shell see it. The id comes by the form at "
         f"{REQUEST_URL}; LAION_FMRI_REQUEST_ID takes the place of a login."
     )
     login = add_command(commands, "login", _run_login, text, epilog)
-    login.add_argument("--request-id", metavar="ID", help="the id that the form has given to you")
+    login.add_argument("--request-id", metavar="ID", help="the id that the form gave you")
     # Taken, to be refused without a message that has the id in it.
     login.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     add_command(commands, "logout", _run_logout, "forget the request id")
@@ -97,7 +97,7 @@ def _run_license(_arguments: argparse.Namespace) -> int:
 
     write(dataset.BRAIN_LICENSE)
     write(dataset.STIMULI_LICENSE)
-    write(f"There is nothing to accept here. The images are given out at {dataset.REQUEST_URL}")
+    write(f"There is nothing to accept here. Ask for access to the images at {dataset.REQUEST_URL}")
     return DONE
 
 
@@ -118,7 +118,7 @@ def _run_login(arguments: argparse.Namespace) -> int:
             given = ""
     print(f"logged in; the request id is kept in {log_in(given)}")
     if os.environ.get(NAME):
-        say(f"{NAME} is set as well, and goes before it")
+        say(f"{NAME} is set as well, and is used instead")
     return DONE
 
 

@@ -40,7 +40,7 @@ RESUMED = "resumed"
 
 #: What is wrong with a request, and with the whole.
 _OTHER_BYTES = "other bytes have arrived than were asked for"
-_UNLIKE = "what had arrived does not give the ETag that was listed; it starts over"
+_UNLIKE = "what had arrived does not match the ETag that was listed; it starts over"
 
 
 class Ended(NamedTuple):

@@ -52,7 +52,7 @@ def check_id(request_id: object) -> str:
     if not re.fullmatch("[!-~]{4,200}", text):
         raise AccessError(
             "this cannot be a request id (it is not shown here): expected 4 to 200 letters, digits "
-            "and signs without spaces, as the form has given it to you"
+            "and signs without spaces, as the form gave it to you"
         )
     return text
 

@@ -251,7 +251,7 @@ def _explain_whole(selection: Selection, kept: Iterable[Group]) -> list[str]:
     if scopes and not any(scope.has_subjects for scope in scopes):
         if selection.subjects or selection.sessions:
             names = " and ".join(scope.name for scope in scopes)
-            notes.append(f"{names}: of the dataset, and of no subject or session")
+            notes.append(f"{names}: not organised by subject or session")
     elif selection.sessions and not any(scope.by_session for scope in scopes):
         names = " and ".join(scope.name for scope in scopes if scope.has_subjects)
         if names:

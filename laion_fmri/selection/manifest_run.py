@@ -135,7 +135,7 @@ def _compare_with_bucket(table: Table, bucket: Bucket) -> Table:
     changed = {key: why for key, why in changes.items() if why}
     here = [row.key for row in table.rows if row.status == "complete" and row.key in changed]
     complaint = (
-        f"{len(here):,} files are here in the manifest's size and stay, but have changed in "
+        f"{len(here):,} files here have the manifest's size and stay, but have changed in "
         f"the bucket since it was written: {list_some(here)}"
     )
     # The same version may have been uploaded again, and a transfer knows it by its new time.

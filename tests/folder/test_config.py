@@ -127,7 +127,7 @@ def test_nothing_is_chosen():
     ],
 )
 def test_a_corrupt_saved_choice(content):
-    """What cannot be read is no choice; the error names the file and how to write it anew."""
+    """What cannot be read is no choice; the error names the file and how to write a new one."""
     saved_choice().parent.mkdir(parents=True)
     saved_choice().write_bytes(content)
     with pytest.raises(DataDirNotSetError) as caught:

@@ -387,7 +387,7 @@ def test_changes_are_obstacles_unless_the_file_is_here(find, bucket, tmp_path):
     assert f"has changed in {since}: ETag {'0' * 32}, now {etag.etag}" in said[etag.key]
     assert f"is gone from {since}" == said[gone.key + "x"]
     (said,) = table.warnings
-    assert said.startswith("1 files are here in the manifest's size and stay")
+    assert said.startswith("1 files here have the manifest's size and stay")
     assert here.key in said
 
 
@@ -544,7 +544,7 @@ def test_complete_files_stay_whatever_the_bucket_has(kept, bucket, tmp_path):
     assert before == read_tree(kept.folder / "data")
     assert not any(asked.bucket == "kept" for asked in bucket.requests)
     write_tree(tmp_path, {key: content for key, content in before.items() if key != ROI_03})
-    with pytest.warns(SelectionWarning, match="2 files are here in the manifest's size") as caught:
+    with pytest.warns(SelectionWarning, match="2 files here have the manifest's size") as caught:
         report = download("all", manifest=kept.folder / "keys.tsv", data_dir=tmp_path)
     assert all(key in str(caught[0].message) for key in (CHANGED, GONE))
     assert {"present", "fetched"} == set(report["outcome"])

@@ -56,7 +56,11 @@ MISTAKES = [
     ("download -n 4", 2, [D, "did you mean '--n-jobs 4'?"]),
     ("config ./data", 2, ["did you mean '--data-dir ./data'?"]),
     ("info raw", 2, ["did you mean '--scope raw'?"]),
-    ("license please", 2, ["'please' stands alone in 'laion-fmri license', which takes only"]),
+    (
+        "license please",
+        2,
+        ["'please' is not an argument of 'laion-fmri license', which takes only"],
+    ),
     # Options without a value, and values that there are not.
     ("download --subject", 2, [D, "--subject", "at least one argument"]),
     ("download", 2, [D, "name a --subject, such as sub-03 or all"]),
