@@ -19,8 +19,7 @@ from faults import FaultServer, serve_faults
 from helpers import TINY, find_aws, sandbox
 from hypothesis import HealthCheck, settings
 from slurm import find_slurm, remove_left_over
-from warm import COLD, find_starter, start_snakemake_warm
-from warm_aws import warm_up
+from warm import COLD, find_starter, start_snakemake_warm, warm_up_aws
 
 from laion_fmri.sample import SampleServer, sample_objects, serve_sample
 
@@ -58,7 +57,7 @@ COLD_AWS, COLD_POPEN = os.environ.get("LAION_FMRI_AWS", "aws"), subprocess.Popen
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start aws and Snakemake from processes that have loaded them already."""
     if session.items and not COLD:
-        os.environ["LAION_FMRI_AWS"] = warm_up(find_aws())
+        os.environ["LAION_FMRI_AWS"] = warm_up_aws(find_aws())
         start_snakemake_warm(find_starter().path)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers import REPO, copy_clone, find_aws
+from warm import COLD, find_starter
 
 #: Why a block may be left out, and who looks after it instead.
 NOT_RUN = {
@@ -108,6 +109,11 @@ class Reader:
             stand_in = f"'{sys.executable}' '{Path(__file__).with_name('stand_in.py')}'"
             (home / "bin" / name).write_text(f'#!/bin/sh\nexec {stand_in} {name} "$@"\n')
             (home / "bin" / name).chmod(0o755)
+        for name, program in (("laion-fmri", "laion_fmri"), ("snakemake", "snakemake")):
+            if not COLD:
+                real = str(Path(sys.executable).with_name(name))
+                warm = find_starter().write_client(name, program, [real])
+                (home / "bin" / name).symlink_to(warm)
         places = f"{home / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = os.environ | {
             "HOME": str(home),
