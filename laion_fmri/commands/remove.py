@@ -40,7 +40,7 @@ def _run_remove(arguments: argparse.Namespace) -> int:
     is_asked = not (arguments.yes or arguments.dry_run)
     settings = output.read_arguments(arguments)
     if settings.subject is None and needs_subject(settings):
-        output.say("error: nothing to remove was named; give a --subject, such as sub-03, or all")
+        output.say("error: nothing to remove is given; name a --subject, such as sub-03, or all")
         return output.USAGE
     if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
         output.say(
