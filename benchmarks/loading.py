@@ -16,6 +16,7 @@ import gzip
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -85,6 +86,11 @@ def by_gzip(file: Path, mask: np.ndarray) -> np.ndarray:
     return np.stack(rows)
 
 
+def by_decompressed(file: Path, mask: np.ndarray) -> np.ndarray:
+    """The image that lies decompressed beside."""
+    return read_voxels(file.with_suffix(""), mask)
+
+
 def by_sessions(n_jobs: int) -> Callable[[Path, np.ndarray], np.ndarray]:
     """Four times the same image, as the loader reads several sessions."""
 
@@ -100,6 +106,7 @@ CASES = {
     "roi": (read_voxels, True, VOLUMES),
     "roi-nibabel": (by_nibabel, True, VOLUMES),
     "roi-gzip": (by_gzip, True, VOLUMES),
+    "roi-nii": (by_decompressed, True, VOLUMES),
     "brain": (read_voxels, False, VOLUMES),
     "brain-nibabel": (by_nibabel, False, VOLUMES),
     "sessions-2": (by_sessions(2), True, VOLUMES),
@@ -110,6 +117,7 @@ CASES = {
 GOALS = (
     ("one region, against nibabel", "roi", "roi-nibabel", 0.25, 0.1),
     ("one region, against gzip", "roi", "roi-gzip", 0.5, None),
+    ("one region, decompressed, against compressed", "roi-nii", "roi", None, None),
     ("whole brain, against nibabel", "brain", "brain-nibabel", 0.4, 0.3),
     ("four sessions, n_jobs=2 against 1", "sessions-2", "sessions-1", 0.6, None),
     ("480 volumes against 120", "roi-480", "roi", None, None),
@@ -122,6 +130,10 @@ def prepare(folder: Path) -> None:
     np.save(folder / "mask.npy", make_mask())
     for volumes in (VOLUMES, 4 * VOLUMES):
         make_image(folder / f"betas-{volumes}.nii.gz", volumes)
+    plain = folder / f"betas-{VOLUMES}.nii"
+    if not plain.exists():
+        with gzip.open(plain.with_suffix(".nii.gz")) as source, plain.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def run_case(name: str, folder: Path) -> None:
@@ -183,7 +195,8 @@ def main() -> None:
     for _ in range(given.rounds):
         for name, rows in found.items():
             rows.append(measure(name, given.folder))
-    for ours, other in (("roi", "roi-nibabel"), ("roi", "roi-gzip"), ("brain", "brain-nibabel")):
+    pairs = [("roi", other) for other in ("roi-nibabel", "roi-gzip", "roi-nii")]
+    for ours, other in (*pairs, ("brain", "brain-nibabel")):
         assert found[ours][0]["digest"] == found[other][0]["digest"], (ours, other)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, rounds: {given.rounds}\n")
     print(report(found))

@@ -335,7 +335,8 @@ def has_etag(
     told = ask_part_size(version)
     if told is None:
         return None
-    return told not in tried and join_etag(hash_parts(file, version.size, told)) == version.etag
+    told_etag = join_etag(hash_parts(file, version.size, told))
+    return told not in tried and told_etag == version.etag.lower()
 
 
 def hash_parts(file: int, size: int, part_size: int) -> list[bytes]:

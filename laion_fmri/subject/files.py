@@ -77,9 +77,18 @@ class Files:
         return sorted(found)
 
     def find(self, wanted: Wanted) -> list[Path]:
-        """Return the files that are here and match, sorted."""
+        """Return the files that are here and match, sorted.
+
+        An image that was decompressed beside, and not replaced since, takes the place of its own.
+        """
         here = self.list_here(wanted.scope, wanted.ses)
-        return [path for path, parsed in here if wanted.matches(parsed)]
+        found = {path: path for path, parsed in here if wanted.matches(parsed)}
+        for path, parsed in here:
+            if parsed.extension == "nii" and wanted.matches(parsed._replace(extension="nii.gz")):
+                image = path.with_name(f"{path.name}.gz")
+                if image not in found or _is_as_new(path, image):
+                    found[image] = path
+        return [found[image] for image in sorted(found)]
 
     def list_sessions(self) -> list[str]:
         """Return the sessions of which betas are here, such as ``ses-01``, sorted."""
@@ -135,6 +144,11 @@ class Files:
             if value is not None:
                 options[name] = values if len(values) > 1 else value
         return {**options, "data_dir": self.data_dir}
+
+
+def _is_as_new(path: Path, image: Path) -> bool:
+    # Whole seconds, which every disk and every program that decompresses keeps.
+    return int(path.stat().st_mtime) >= int(image.stat().st_mtime)
 
 
 def _group(wanted: Iterable[Wanted]) -> list[list[Wanted]]:

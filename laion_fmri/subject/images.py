@@ -214,10 +214,11 @@ def _open(path: StrPath) -> Iterator[IO[bytes]]:
 
 
 def _damaged(path: StrPath, reason: str) -> ImageError:
-    return ImageError(
-        f"{os.fspath(path)} is cut short or damaged ({reason.rstrip('.')}); fetch it again: "
-        "laion-fmri verify --repair"
-    )
+    advice = "remove it, so that the compressed image is read"
+    if _is_compressed(path):
+        advice = "fetch it again: laion-fmri verify --repair"
+    reason = reason.rstrip(".")
+    return ImageError(f"{os.fspath(path)} is cut short or damaged ({reason}); {advice}")
 
 
 def _parse_header(stream: IO[bytes], path: StrPath) -> Header:

@@ -121,7 +121,8 @@ class Subject(Anatomy):
     ) -> Any:
         """Load single-trial betas: ``ses-YY/func/*_desc-SingletrialBetas_statmap.nii.gz``.
 
-        The image is read once, volume by volume, and only the wanted voxels are kept.
+        The image is read once, volume by volume, and only the wanted voxels are kept. One that was
+        decompressed beside it (``.nii``), and is as new, takes its place.
 
         Parameters
         ----------

@@ -245,8 +245,8 @@ TROUBLES = {
     "deep": ((200, "[" * 100_000), "captive portal"),
     "nothing": ((200, json.dumps({"files": []})), f"does not offer {KEY}"),
     "odd": ((200, json.dumps({"files": [{"name": KEY, "url": "ftp://x", "size": 1}]})), "usable"),
-    "redirect": ((307, "{}", {"Location": "http://127.0.0.1:9/leak"}), "something else"),
-    "moved": ((302, "{}", {"Location": "https://127.0.0.1:9/leak"}), "something else"),
+    "redirect": ((307, "{}", {"Location": "http://127.0.0.1:9/leak"}), "unexpected answer"),
+    "moved": ((302, "{}", {"Location": "https://127.0.0.1:9/leak"}), "unexpected answer"),
 }
 QUICK = """
 from laion_fmri.fetch import gated

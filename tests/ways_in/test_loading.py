@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 import re
 import sys
 import warnings
@@ -393,6 +394,27 @@ def test_a_number_of_jobs_that_cannot_be_is_told(sub, objects, brain):
     with pytest.warns(UserWarning, match="n_jobs=0 should be a whole number from 1 on; using 1"):
         found = sub.get_betas(["ses-01", "ses-02"], n_jobs=0)
     same(found["ses-02"], read(objects, betas_key("02"))[brain].T)
+
+
+def test_an_image_that_was_decompressed_beside(sub, here, objects, brain):
+    """It is read in place of its own, unless that was replaced since; alone, it is enough."""
+    image = here / betas_key()
+    values = read(objects, betas_key())[brain].T
+    plain = image.with_suffix("")
+    other = nibabel.Nifti1Image.from_bytes(gzip.decompress(objects[betas_key()]))
+    nibabel.save(nibabel.Nifti1Image(np.asarray(other.dataobj) + 1, other.affine), plain)
+    then = image.stat().st_mtime_ns
+    os.utime(plain, ns=(then, then))
+    same(sub.get_betas("ses-01"), values + 1)
+    os.utime(plain, ns=(then - 10**9, then - 10**9))
+    same(sub.get_betas("ses-01"), values)
+    image.unlink()
+    same(sub.get_betas("ses-01"), values + 1)
+    assert "ses-01" in sub.get_sessions()
+    assert len(sub.get_trial_info("ses-01")) == len(values)
+    plain.write_bytes(plain.read_bytes()[:-1])
+    with pytest.raises(ImageError, match=r"statmap\.nii is cut short .*remove it, so that the"):
+        sub.get_betas("ses-01")
 
 
 def test_damaged_files_are_named(sub, here, objects):
