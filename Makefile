@@ -28,9 +28,9 @@ test: .venv/test.done .venv-aws/done
 test-workflow: .venv/demo.done .venv-aws/done
 	$(BIN)/python examples/encoding-pipeline/on_sample.py $(BIN)/snakemake --directory .test --cores 2
 
-# What takes long: runs that are killed at random moments, and the like.
+# What takes long: runs that are killed at random moments, and the like. TESTS names some of them.
 test-faults: .venv/test.done .venv-aws/done
-	$(PYTEST) -m faults --dist worksteal
+	$(PYTEST) -m faults --dist worksteal $(TESTS)
 
 # The lowest releases that pyproject.toml allows, in an environment of their own.
 test-lowest: .venv/test.done .venv-aws/done

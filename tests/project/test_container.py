@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import REPO, read_tree
+from helpers import QUICK_PIP, REPO, read_tree
 
 #: What a shell line of either file may name of the image.
 PLACES = re.compile(r"(?<![\w/.])/(?=(?:opt|data|tmp)\b)")
@@ -154,6 +154,7 @@ def run_in(root: Path, command: list[str], *prefix: str, **settings: str) -> str
     done = subprocess.run(
         [*prefix, *command],
         env={name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        | QUICK_PIP
         | {"PATH": f"{root}/usr/bin:/usr/bin:/bin", "no_proxy": "127.0.0.1"}
         | settings,
         cwd=root,

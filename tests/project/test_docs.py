@@ -18,7 +18,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from helpers import REPO, run, run_command
+from helpers import QUICK_PIP, REPO, run, run_command
 from matplotlib.image import imread
 from nbclient import NotebookClient
 from pages import (
@@ -188,7 +188,7 @@ def test_three_commands_of_the_readme_bring_a_table_of_trials(
     done = subprocess.run(
         ["bash", "-euc", find_blocks_of_the_readme()[1]],
         cwd=tmp_path,
-        env=kept | settings,
+        env=kept | QUICK_PIP | settings,
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import REPO, expected_tree, read_tree
+from helpers import QUICK_PIP, REPO, expected_tree, read_tree
 
 from laion_fmri import __version__
 from laion_fmri.sample import SampleServer
@@ -62,13 +62,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=True)
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, str(wheel)], check=True, cwd=environment)
+    subprocess.run([*pip, str(wheel)], check=True, cwd=environment, env=os.environ | QUICK_PIP)
     return environment / "bin"
 
 
 def run_installed(command: list[str | Path], folder: Path) -> str:
     """Run a command that knows nothing of the clone, in `folder`; return what it printed."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    clean = {name: value for name, value in os.environ.items() if name not in left_out}
     done = subprocess.run(command, check=True, cwd=folder, env=clean, stdout=subprocess.PIPE)
     return done.stdout.decode()
 
