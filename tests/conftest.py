@@ -112,6 +112,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """From the time ``LAION_FMRI_TEST_UNTIL``, in seconds since 1970, slow tests are skipped."""
     until = os.environ.get("LAION_FMRI_TEST_UNTIL")
     if until and item.get_closest_marker("faults") and time.time() > float(until):
+        # CI has half an hour, on a slow machine too; by hand there is no such time.
         pytest.skip("the time for slow tests is over: LAION_FMRI_TEST_UNTIL")
 
 

@@ -335,8 +335,9 @@ def has_etag(
     told = ask_part_size(version)
     if told is None:
         return None
-    told_etag = join_etag(hash_parts(file, version.size, told))
-    return told not in tried and told_etag == version.etag.lower()
+    if told in tried:
+        return False
+    return join_etag(hash_parts(file, version.size, told)) == version.etag.lower()
 
 
 def hash_parts(file: int, size: int, part_size: int) -> list[bytes]:

@@ -22,6 +22,7 @@ def warm() -> str:
     """Return the program that starts a loaded aws."""
     found = warm_up_aws(find_aws())
     if found == find_aws():
+        # What the installer of version 2 brings is not a script of Python: it cannot be preloaded.
         pytest.skip(f"{found} is not started by a Python on its first line, or there is no /proc")
     return found
 

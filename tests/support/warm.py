@@ -76,9 +76,8 @@ import _signal, _socket
 cold, given = {cold!r}, dict(os.environ)
 connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 try:
-    if {{n: v for n, v in given.items() if n.startswith({read!r})}} != {settings!r} | {{
-        n: given[n] for n in {ignored!r} if n in given
-    }}:
+    own = {{n: v for n, v in given.items() if n.startswith({read!r}) and n not in {ignored!r}}}
+    if own != {settings!r}:
         raise OSError
     connection.connect({address!r})
 except OSError:

@@ -59,7 +59,7 @@ MISTAKES = [
     (
         "license please",
         2,
-        ["'please' is not an argument of 'laion-fmri license', which"],
+        ["'please' is not an argument of 'laion-fmri license', which takes only"],
     ),
     # Options without a value, and values that there are not.
     ("download --subject", 2, [D, "--subject", "at least one argument"]),

@@ -39,8 +39,8 @@ CUT_OFF = r"the bucket cannot be reached; using its listing of \d{4}-\d\d-\d\d \
 OFFLINE = r"the bucket is not asked, being offline; using its listing of \d{4}-\d\d-\d\d \d\d:\d\d"
 MISSING = "1 of 4 files ({} bytes) are not here, and the bucket cannot be reached: {}; "
 MISSING += "run the same again with a connection"
-#: Seconds after which a listing was not given up: botocore's own attempts would last for minutes.
-NEVER = 60
+#: Seconds that the attempts of who is not in a hurry last at least, where packets are dropped.
+NEVER = client_module.ATTEMPTS * client_module.CONNECT_TIMEOUT
 
 
 class Gate:

@@ -338,8 +338,8 @@ def test_what_a_named_scope_lacks_is_said(bucket, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--scope stimuli --subject sub-03", "stimuli: not organised by subject"),
-        ("--scope stimuli --ses ses-01", "stimuli: not organised by subject"),
+        ("--scope stimuli --subject sub-03", "stimuli: not organised by subject or session"),
+        ("--scope stimuli --ses ses-01", "stimuli: not organised by subject or session"),
         ("--scope rois --subject 03 --ses 01", "rois: not organised by session"),
         ("--scope freesurfer --subject 03 --extension mgz", "freesurfer: comes whole"),
         ("--subject 03 --ses 01 --desc singletrial", "stands for 'SingletrialBetas'"),
